@@ -1,0 +1,42 @@
+# `make demo` shows it, `make test` proves it; each sets up what it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup demo test check format bench bench-full clean
+
+help:
+	@echo "make demo   customers travel from a fake Ploomes to a fake Milvus, with faults and a kill -9"
+	@echo "make test   all tests"
+	@echo "make check  format, lint, types"
+	@echo "make bench  speed and memory against other ways of doing it (bench-full: a million records)"
+
+setup: .venv/ready
+
+.venv/ready: requirements.txt tests/requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@touch $@
+
+demo: setup
+	@$(BIN)/python -m tests.sandbox.demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup
+	$(BIN)/python -m tests.bench
+
+bench-full: setup
+	$(BIN)/python -m tests.bench --full
+
+clean:
+	rm -rf .venv .demo .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis
