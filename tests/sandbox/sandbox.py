@@ -1,0 +1,83 @@
+"""All fake systems together."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from threading import Event
+from types import TracebackType
+from typing import Self
+
+from tests.sandbox.faults import parse
+from tests.sandbox.milvus import Milvus
+from tests.sandbox.ploomes import PER_MINUTE, Ploomes
+from tests.sandbox.server import Server
+from tests.sandbox.system import Setup, System, steady_clock
+
+
+class Sandbox:
+    """The fake systems, built at once and served between `start` and `stop` (or in a `with` block).
+
+    `environment` holds the variables that point Waybill at them. To add a system, write its file and add it
+    to `systems` here; it says its name and its variables itself.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 1,
+        customers: int = 100,
+        faults: str = "",
+        clock: Callable[[], float] | None = None,
+        sleep: Callable[[float], object] | None = None,
+        ploomes_per_minute: int | None = PER_MINUTE,
+        milvus_per_minute: int | None = None,
+        invalid: int = 0,
+        duplicates: int = 0,
+        undocumented: int = 0,
+        ports: Mapping[str, int] | None = None,
+    ) -> None:
+        self._stopping = Event()
+        setup = Setup(
+            seed=seed,
+            customers=customers,
+            invalid=invalid,
+            duplicates=duplicates,
+            undocumented=undocumented,
+            limits={"ploomes": ploomes_per_minute, "milvus": milvus_per_minute},
+            clock=clock or steady_clock(),
+            # A slow answer must not hold up the end.
+            sleep=sleep or self._stopping.wait,
+        )
+        self.ploomes = Ploomes(setup)
+        self.milvus = Milvus(setup)
+        self.systems: dict[str, System] = {system.name: system for system in (self.ploomes, self.milvus)}
+        for name, switches in parse(faults, self.systems).items():
+            self.systems[name].set_faults(switches)
+        self.environment: dict[str, str] = {}
+        self.urls: dict[str, str] = {}
+        self._ports = ports or {}
+        self._servers = ExitStack()
+
+    def start(self) -> None:
+        """Serves every system, each on the port asked for or a free one."""
+        for name, system in self.systems.items():
+            server = self._servers.enter_context(Server(system, self._ports.get(name, 0)))
+            self.urls[name] = server.url
+            self.environment |= system.environment(server.url)
+
+    def stop(self) -> None:
+        """Closes every connection; the state of the systems stays readable."""
+        self._stopping.set()
+        self._servers.close()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
