@@ -1,0 +1,1 @@
+"""The embedded home: every port on SQLite and a folder, for one machine."""

@@ -1,0 +1,128 @@
+"""One SQLite file: many readers, one writer at a time, and writers that arrive together committed together."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from shared.errors import StoreUnavailable
+
+T = TypeVar("T")
+
+BUSY_SECONDS = 30.0
+
+
+class _Job(Generic[T]):
+    def __init__(self, work: Callable[[sqlite3.Connection], T]) -> None:
+        self.work = work
+        self.done = False
+        self.value: T | None = None
+        self.error: BaseException | None = None
+
+    def result(self) -> T:
+        if self.error is not None:
+            raise self.error
+        return self.value  # type: ignore[return-value]
+
+
+class Database:
+    """A file in WAL mode. `durable` survives loss of power at each commit; without it only a crash of the process."""
+
+    def __init__(self, path: Path, schema: str, *, durable: bool) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._durable = durable
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._queue: list[_Job[Any]] = []
+        self._queue_lock = threading.Lock()
+        self._writer_lock = threading.Lock()
+        created = not path.exists()
+        with _translated():
+            self._writer = self._connect()
+            if created:
+                os.chmod(path, 0o600)
+            self._writer.executescript("BEGIN IMMEDIATE;" + schema + "COMMIT;")
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'NORMAL'}")
+        connection.execute("PRAGMA cache_size=-8000")
+        connection.execute("PRAGMA secure_delete=ON" if self._durable else "PRAGMA secure_delete=OFF")
+        with self._queue_lock:
+            self._connections.append(connection)
+        return connection
+
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Runs `work` in a transaction of its own or together with others that wait; what it raises undoes only it.
+
+        Returns once the transaction is committed. Raises StoreUnavailable for every trouble of the database.
+        """
+        job = _Job(work)
+        with self._queue_lock:
+            self._queue.append(job)
+        with self._writer_lock:
+            if not job.done:
+                self._run_waiting()
+        return job.result()
+
+    def _run_waiting(self) -> None:
+        with self._queue_lock:
+            jobs, self._queue = self._queue, []
+        try:
+            with _translated():
+                self._writer.execute("BEGIN IMMEDIATE")
+                for job in jobs:
+                    self._run_one(job, alone=len(jobs) == 1)
+                if self._writer.in_transaction:
+                    self._writer.execute("COMMIT")
+        except StoreUnavailable as error:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            for job in jobs:
+                job.error = job.error or error
+        finally:
+            for job in jobs:
+                job.done = True
+
+    def _run_one(self, job: _Job[Any], *, alone: bool) -> None:
+        if not alone:
+            self._writer.execute("SAVEPOINT job")
+        try:
+            job.value = job.work(self._writer)
+        except sqlite3.Error:
+            raise
+        except BaseException as error:
+            job.error = error
+            self._writer.execute("ROLLBACK" if alone else "ROLLBACK TO job")
+        if not alone:
+            self._writer.execute("RELEASE job")
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection of this thread that sees what is committed."""
+        connection = getattr(self._local, "connection", None)
+        with _translated():
+            if connection is None:
+                connection = self._local.connection = self._connect()
+            yield connection
+
+    def close(self) -> None:
+        with self._writer_lock, self._queue_lock:
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"the local store did not take it: {error}") from error

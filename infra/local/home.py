@@ -1,0 +1,54 @@
+"""Puts the embedded home together in one folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from infra.clock import SystemClock
+from infra.local.alerts import LocalAlerts
+from infra.local.batches import LocalBatches, LocalBooks
+from infra.local.blobs import LocalBlobs
+from infra.local.bus import LocalBus
+from infra.local.database import Database
+from infra.local.failures import LocalFailures
+from infra.local.leases import LocalLeases
+from infra.local.ledger import LocalLedger
+from infra.local.owners import Owners
+from infra.local.runs import LocalRuns
+from infra.local.schedule import LocalSchedule
+from infra.local.schema import BUS, STATE
+from shared.ports import Clock, Home
+
+
+class EmbeddedHome:
+    """The ports on one folder, readable by its owner alone."""
+
+    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.chmod(folder, 0o700)
+        self.clock = clock or SystemClock()
+        self.owners = Owners(folder / "owners")
+        self.state = Database(folder / "state.db", STATE, durable=True)
+        self.transport = Database(folder / "bus.db", BUS, durable=False)
+        ledger = LocalLedger(self.state)
+        self.bus = LocalBus(self.transport, self.owners, self.clock)
+        self.ports = Home(
+            leases=LocalLeases(self.state, self.owners),
+            runs=LocalRuns(self.state, ledger),
+            batches=LocalBatches(self.state, ledger, self.owners),
+            books=LocalBooks(self.state),
+            ledger=ledger,
+            failures=LocalFailures(self.state),
+            bus=self.bus,
+            blobs=LocalBlobs(folder / "blobs"),
+            schedule=LocalSchedule(self.state, self.clock),
+            alerts=LocalAlerts(self.state, self.clock),
+            clock=self.clock,
+        )
+
+    def close(self) -> None:
+        self.state.close()
+        self.transport.close()
+        self.owners.close()

@@ -1,0 +1,59 @@
+"""The tables of the embedded home. `state.db` holds what promises depend on, `bus.db` only the transport."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+STATE = """
+CREATE TABLE IF NOT EXISTS streams (
+    id INTEGER PRIMARY KEY, integration TEXT NOT NULL, stream TEXT NOT NULL, state TEXT NOT NULL DEFAULT '{}',
+    UNIQUE (integration, stream));
+CREATE TABLE IF NOT EXISTS leases (
+    name TEXT PRIMARY KEY, token INTEGER NOT NULL, owner TEXT NOT NULL, holder TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS runs (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, integration TEXT NOT NULL, stream TEXT NOT NULL,
+    open INTEGER NOT NULL, doc TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS runs_of ON runs (integration, stream);
+CREATE INDEX IF NOT EXISTS runs_open ON runs (integration, stream) WHERE open;
+CREATE TABLE IF NOT EXISTS batches (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, run TEXT NOT NULL, integration TEXT NOT NULL,
+    stream TEXT NOT NULL, kind TEXT NOT NULL, lane INTEGER, state TEXT NOT NULL, published_at INTEGER,
+    attempt TEXT NOT NULL, owner TEXT NOT NULL, attempts INTEGER NOT NULL, committed_at INTEGER NOT NULL,
+    touched_at INTEGER, blob TEXT NOT NULL, at INTEGER NOT NULL, length INTEGER NOT NULL, rules TEXT NOT NULL,
+    amended TEXT NOT NULL, outcomes TEXT NOT NULL, idents BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS batches_of_run ON batches (run);
+CREATE INDEX IF NOT EXISTS batches_unsettled ON batches (integration, stream) WHERE state <> 'settled';
+CREATE TABLE IF NOT EXISTS cells (
+    stream INTEGER NOT NULL, key TEXT NOT NULL, version TEXT NOT NULL, hash TEXT NOT NULL, target_id TEXT NOT NULL,
+    origin TEXT NOT NULL, deleted INTEGER NOT NULL, failed TEXT NOT NULL, run TEXT NOT NULL, at INTEGER,
+    PRIMARY KEY (stream, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS failures (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, integration TEXT NOT NULL, stream TEXT NOT NULL,
+    key TEXT NOT NULL, version TEXT NOT NULL, outcome TEXT NOT NULL, number INTEGER NOT NULL, http_status INTEGER,
+    first_at INTEGER NOT NULL, last_at INTEGER NOT NULL, closed_at INTEGER, doc TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS failures_open ON failures (integration, stream, key) WHERE closed_at IS NULL;
+CREATE TABLE IF NOT EXISTS schedules (
+    integration TEXT PRIMARY KEY, paused INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS alerts (
+    name TEXT PRIMARY KEY, raised INTEGER NOT NULL, at INTEGER NOT NULL, text TEXT NOT NULL);
+"""
+
+BUS = """
+CREATE TABLE IF NOT EXISTS lanes (
+    topic TEXT NOT NULL, lane TEXT NOT NULL, owner TEXT NOT NULL DEFAULT '', deliver_at REAL NOT NULL DEFAULT 0,
+    PRIMARY KEY (topic, lane)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS messages (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, lane TEXT NOT NULL, batch TEXT, attempts INTEGER NOT NULL DEFAULT 0,
+    published_at REAL NOT NULL, attributes TEXT NOT NULL, data BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS messages_of_lane ON messages (topic, lane, id);
+CREATE INDEX IF NOT EXISTS messages_of_batch ON messages (batch) WHERE batch IS NOT NULL;
+"""
+
+
+def micros(instant: datetime | None) -> int | None:
+    """Microseconds since 1970, as instants are stored."""
+    return None if instant is None else round(instant.timestamp() * 1_000_000)
+
+
+def instant(stored: int | None) -> datetime | None:
+    return None if stored is None else datetime.fromtimestamp(stored / 1_000_000, UTC)

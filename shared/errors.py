@@ -1,0 +1,172 @@
+"""Every error and every error number.
+
+    WaybillError
+    ├── ConfigError         stop, mend the configuration
+    ├── AuthError           stop the stream, mend the credentials; nothing is consumed
+    ├── TransientError      try again, after `after` seconds if the other side said so
+    ├── ProtocolError       an answer that its API does not document; stop the run
+    ├── GuardTripped        going on could lose or destroy records; the cursor stays where it is
+    ├── Leased              another run holds the stream
+    ├── Fenced              this writer lost its lease or its batch to another; nothing was written
+    ├── MalformedEnvelope   a message that is no batch
+    ├── StoreUnavailable    the hub's own store did not answer; never assume anything about what it holds
+    └── RecordError         this one record cannot be mapped; its neighbours go on
+
+What became of a record is a value (`shared/outcome.py`), never one of these.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple
+
+ErrorClass = Literal["marker", "retriable", "permanent"]
+
+
+class ErrorNumber(NamedTuple):
+    """One line of the table below."""
+
+    number: int
+    kind: ErrorClass
+    meaning: str
+    advice: str
+
+
+SENT: Final = -2
+RETRIED: Final = -4
+GENERAL: Final = 10
+CREDENTIALS: Final = 11
+UNAVAILABLE: Final = 23
+RATE_LIMITED: Final = 24
+UNREACHABLE: Final = 25
+NOT_ASKED: Final = 26
+REFUSED: Final = 50
+NO_IDENTITY: Final = 110
+BAD_IDENTITY: Final = 111
+BAD_VERSION: Final = 112
+UNMAPPABLE: Final = 113
+NO_SOURCE_ID: Final = 114
+TOO_LARGE: Final = 115
+UNDOCUMENTED_ANSWER: Final = 116
+IN_DOUBT: Final = 117
+KILLED_ITS_SINK: Final = 118
+NO_VERDICT: Final = 119
+
+NUMBERS: Final[dict[int, ErrorNumber]] = {
+    line.number: line
+    for line in (
+        ErrorNumber(SENT, "marker", "sent", "nothing to do"),
+        ErrorNumber(RETRIED, "marker", "retried", "nothing to do"),
+        ErrorNumber(GENERAL, "retriable", "failed for a reason that was not told", "replay it"),
+        ErrorNumber(CREDENTIALS, "retriable", "credentials refused", "mend the key, then run again"),
+        ErrorNumber(UNAVAILABLE, "retriable", "the target answered 5xx", "replay when the target is well"),
+        ErrorNumber(RATE_LIMITED, "retriable", "the target answered 429", "lower rate_limit, then replay"),
+        ErrorNumber(UNREACHABLE, "retriable", "no connection to the target", "check address and network, then replay"),
+        ErrorNumber(NOT_ASKED, "retriable", "in doubt, and the target did not answer the probe", "replay it"),
+        ErrorNumber(
+            REFUSED, "permanent", "the target refused the record", "mend the record or the target, then replay"
+        ),
+        ErrorNumber(NO_IDENTITY, "permanent", "the record has no identity", "fill in its identity at the source"),
+        ErrorNumber(BAD_IDENTITY, "permanent", "the identity is malformed", "correct it at the source"),
+        ErrorNumber(BAD_VERSION, "permanent", "the update time cannot be read", "correct it at the source"),
+        ErrorNumber(UNMAPPABLE, "permanent", "a field cannot be mapped", "correct the field at the source"),
+        ErrorNumber(NO_SOURCE_ID, "permanent", "the record has no id at the source", "ask the source's support"),
+        ErrorNumber(TOO_LARGE, "permanent", "the record is larger than a message", "shorten it at the source"),
+        ErrorNumber(
+            UNDOCUMENTED_ANSWER, "permanent", "the target's answer is not what its API documents", "look at the target"
+        ),
+        ErrorNumber(
+            IN_DOUBT, "permanent", "it may have arrived, and the target cannot be asked", "look at the target first"
+        ),
+        ErrorNumber(
+            KILLED_ITS_SINK, "permanent", "the batch ended its sink function each time", "mend the sink, then replay"
+        ),
+        ErrorNumber(NO_VERDICT, "permanent", "the connector gave no verdict", "look at the target first"),
+    )
+}
+
+
+class WaybillError(Exception):
+    """Base of all. `cure` is the next step for whoever reads it."""
+
+    cure = ""
+
+    def __init__(self, message: str, *, cure: str = "") -> None:
+        super().__init__(message)
+        if cure:
+            self.cure = cure
+
+
+class ConfigError(WaybillError):
+    """The configuration or the environment is wrong; nothing ran."""
+
+    cure = "mend the configuration, then `./waybill check`"
+
+
+class AuthError(WaybillError):
+    """Credentials were refused; the stream stops and consumes nothing."""
+
+    cure = "mend the credentials, then run again: it goes on where it stopped"
+
+
+class TransientError(WaybillError):
+    """A passing failure: nothing took effect. `after` is the other side's own wish, in seconds."""
+
+    cure = "run again when the system answers: it goes on where it stopped"
+
+    def __init__(
+        self, message: str, *, after: float | None = None, number: int = UNAVAILABLE, http_status: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.after = after
+        self.number = number
+        self.http_status = http_status
+
+
+class ProtocolError(WaybillError):
+    """An answer that the system's API does not document."""
+
+    cure = "compare the answer with the vendor's documentation; run again to retry from the last page"
+
+
+class GuardTripped(WaybillError):
+    """A result cap, a total that keeps disagreeing, or a repeated cursor: the cursor was left alone."""
+
+    cure = "look at the source, narrow the window with --since, then run again"
+
+
+class Leased(WaybillError):
+    """Another run holds the stream. `holder` says who."""
+
+    cure = "wait for it to end"
+
+    def __init__(self, message: str, *, holder: str = "") -> None:
+        super().__init__(message)
+        self.holder = holder
+
+
+class Fenced(WaybillError):
+    """A later holder took over; this write was refused and nothing of it remains."""
+
+    cure = "nothing: the later holder goes on"
+
+
+class MalformedEnvelope(WaybillError):
+    """A message that does not carry a batch."""
+
+    cure = "find out who publishes to this topic"
+
+
+class StoreUnavailable(WaybillError):
+    """The hub's store did not answer. What it holds is unknown, so the message is refused and comes again."""
+
+    cure = "run again when the store answers"
+
+
+class RecordError(WaybillError):
+    """This record cannot be mapped. `field` names the place."""
+
+    def __init__(self, reason: str, *, field: str = "", number: int = UNMAPPABLE) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.field = field
+        self.number = number

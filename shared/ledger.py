@@ -1,0 +1,114 @@
+"""The rules of the ledger: what the hub knows of each key at the target, and what that says of a new version."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from shared.outcome import Outcome
+from shared.record import Record
+
+FIRST_WINS = "first"
+NEWEST_WINS = "newest"
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """What is known of one key of one stream at the target.
+
+    `version` and `hash` are those last applied, empty while nothing was. `failed` is the newest version with an open
+    failure, so that the next schedule does not send it again.
+    """
+
+    key: str
+    version: str = ""
+    hash: str = ""
+    target_id: str = ""
+    origin: str = ""
+    deleted: bool = False
+    failed: str = ""
+    run: str = ""
+    at: datetime | None = None
+
+
+def judge_version(record: Record, cell: Cell | None, on_conflict: str, *, replaying: bool) -> Outcome | None:
+    """What the ledger says of a record before its content is known, or None.
+
+    A version whose failure is open waits for a replay and is a duplicate; an older one is superseded, and so is a second
+    object of the same identity where the first one keeps it.
+    """
+    if cell is None:
+        return None
+    if cell.failed and cell.failed == record.version and not replaying:
+        return Outcome.DUPLICATE
+    if not cell.version:
+        return None
+    if on_conflict == FIRST_WINS and cell.origin != record.origin and not cell.deleted:
+        return Outcome.SUPERSEDED
+    return Outcome.SUPERSEDED if cell.version > record.version else None
+
+
+def judge_content(record: Record, fingerprint: str, cell: Cell | None, run: str) -> Outcome | None:
+    """What the ledger says of a record's content, or None if it has to be sent.
+
+    Content that the target already has is unchanged; the same version read twice in one run is a duplicate. A version
+    equal to the applied one with other content is sent: the source changed it twice within one tick of its clock, or the
+    mapping changed.
+    """
+    if cell is None or not cell.version:
+        return None
+    same = cell.deleted if record.operation == "delete" else cell.hash == fingerprint and not cell.deleted
+    if not same:
+        return None
+    return Outcome.DUPLICATE if cell.version == record.version and cell.run == run else Outcome.UNCHANGED
+
+
+def applied(record: Record, fingerprint: str, cell: Cell | None, target_id: str, run: str, at: datetime) -> Cell:
+    """The cell after this version reached the target. An open failure of a newer version stays marked."""
+    failed = cell.failed if cell is not None and cell.failed > record.version else ""
+    return Cell(
+        key=record.key,
+        version=record.version,
+        hash=fingerprint,
+        target_id=target_id or (cell.target_id if cell is not None else ""),
+        origin=record.origin,
+        deleted=record.operation == "delete",
+        failed=failed,
+        run=run,
+        at=at,
+    )
+
+
+def failed(record: Record, cell: Cell | None, run: str, at: datetime) -> Cell:
+    """The cell after this version failed: what was applied stays, the newest failed version is marked."""
+    known = cell or Cell(key=record.key)
+    return msgspec.structs.replace(known, failed=max(known.failed, record.version), run=run, at=at)
+
+
+def collapse(records: list[Record], on_conflict: str) -> dict[int, Outcome]:
+    """Which records of one batch give way to another of the same key, by their place in the batch.
+
+    The newest version of a key stays (with `first`: the first object does), of equal versions the last one read; those
+    with the version of the one that stays are duplicates, the others superseded.
+    """
+    if len({record.key for record in records}) == len(records):
+        return {}
+    stays: dict[str, int] = {}
+    for place, record in enumerate(records):
+        other = stays.get(record.key)
+        if other is None:
+            stays[record.key] = place
+        elif on_conflict == FIRST_WINS and records[other].origin != record.origin:
+            continue
+        elif record.version >= records[other].version:
+            stays[record.key] = place
+    return {
+        place: (
+            Outcome.DUPLICATE
+            if record.version == records[stays[record.key]].version
+            and record.origin == records[stays[record.key]].origin
+            else Outcome.SUPERSEDED
+        )
+        for place, record in enumerate(records)
+        if stays[record.key] != place
+    }

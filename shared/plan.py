@@ -1,0 +1,117 @@
+"""What a run would do: reads, judges and compares as a run does, and writes nowhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from shared.accounting import Counts
+from shared.errors import RecordError, TransientError
+from shared.fetch import CLOCK_TOLERANCE, TICK
+from shared.ledger import judge_content, judge_version
+from shared.outcome import Found, Outcome
+from shared.ports import Change, Home, Row, Sink, Source, Window
+from shared.record import Record, content_hash
+from shared.stream import Stream
+
+MOST_SAMPLES = 5
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """A record that would be sent: what is at the target (None: nothing), and what would be there, field by field."""
+
+    key: str
+    action: str
+    fields: dict[str, tuple[Any, Any]]
+
+
+class StreamPlan(msgspec.Struct):
+    """Counts per outcome as they would be, with `delivered` standing for what would be sent, and what is to be invalid."""
+
+    counts: Counts
+    creates: int = 0
+    updates: int = 0
+    pages: int = 0
+    samples: list[Sample] = []
+
+
+def plan_stream(stream: Stream, home: Home, source: Source, sink: Sink) -> StreamPlan:
+    """Reads the window that a run would read now. Raises what the source raises."""
+    state = home.runs.state(stream.integration, stream.name)
+    since = stream.since if state.cursor is None else max(stream.since, state.cursor - stream.overlap)
+    until = (min(source.now(), home.clock.now() + CLOCK_TOLERANCE) - stream.hold_back).replace(microsecond=0) + TICK
+    plan = StreamPlan(Counts(), samples=[])
+    if until <= since:
+        return plan
+    for page in source.pages(Window(since, until), ""):
+        plan.pages += 1
+        judge_page(page.rows, stream, home, sink, plan)
+    return plan
+
+
+def judge_page(rows: Any, stream: Stream, home: Home, sink: Sink, plan: StreamPlan) -> None:
+    records: list[Record] = []
+    for row in rows:
+        plan.counts.fetched += 1
+        verdict = judge_row(row, stream)
+        if isinstance(verdict, Outcome):
+            _count(plan, verdict)
+        else:
+            records.append(verdict)
+    cells = home.ledger.cells(stream.integration, stream.name, list({record.key for record in records}))
+    for record in records:
+        cell = cells.get(record.key)
+        outcome = judge_version(record, cell, stream.on_conflict, replaying=False)
+        content: dict[str, Any] = {}
+        if outcome is None:
+            try:
+                content = stream.rules.to_target(record.data)
+            except Exception:
+                outcome = Outcome.INVALID
+        if outcome is None:
+            outcome = judge_content(record, content_hash(content), cell, "")
+        if outcome is not None:
+            _count(plan, outcome)
+            continue
+        _count(plan, Outcome.DELIVERED)
+        target_id = cell.target_id if cell is not None else ""
+        if target_id:
+            plan.updates += 1
+        else:
+            plan.creates += 1
+        if len(plan.samples) < MOST_SAMPLES:
+            plan.samples.append(compare(Change(record.key, record.operation, content, target_id), sink))
+
+
+def judge_row(row: Row, stream: Stream) -> Outcome | Record:
+    """The outcome that a row would have while being read, or its record."""
+    try:
+        if row.problem is not None:
+            raise RecordError(row.problem[1], number=row.problem[0])
+        if any(holds(row.data) for _, holds in stream.rules.filters):
+            return Outcome.FILTERED
+        key = stream.rules.identify(row.data)
+    except Exception:
+        return Outcome.INVALID
+    return Record(key, row.version, row.operation, row.origin, row.position, row.data) if key else Outcome.INVALID
+
+
+def compare(change: Change, sink: Sink) -> Sample:
+    """What would change at the target, as far as it can be asked."""
+    try:
+        found = next(iter(sink.find([change])), None)
+    except TransientError:
+        found = None
+    if isinstance(found, Found):
+        fields = {
+            name: (found.current.get(name), value)
+            for name, value in change.content.items()
+            if name in found.current and found.current[name] != value
+        }
+        return Sample(change.key, "update", fields)
+    return Sample(change.key, "create", {name: (None, value) for name, value in change.content.items()})
+
+
+def _count(plan: StreamPlan, outcome: Outcome) -> None:
+    setattr(plan.counts, outcome.value, getattr(plan.counts, outcome.value) + 1)

@@ -1,0 +1,81 @@
+"""The sweeper: what was committed and got lost on its way is published again, and what is over is called over."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+import msgspec
+
+from shared.fetch import publish_again
+from shared.ports import Batch, FailureQuery, Home, Notice, Run, topic_of
+from shared.stream import Stream
+
+REPUBLISH_AFTER: Final = timedelta(hours=1)
+"""Where the bus cannot say what it carries, a batch is published again when nothing was heard of it for so long."""
+
+
+class Swept(msgspec.Struct):
+    republished: int = 0
+    concluded: int = 0
+    alerts: int = 0
+
+
+def sweep(streams: list[Stream], home: Home, notice: Notice, alert_after: int = 3) -> Swept:
+    """One round over the streams of one integration."""
+    swept = Swept()
+    for stream in streams:
+        lost = find_lost(stream, home)
+        for start in range(0, len(lost), 100):
+            publish_again(home, lost[start : start + 100])
+        swept.republished += len(lost)
+        swept.concluded += len(conclude_runs(stream, home))
+        swept.alerts += raise_alerts(stream, home, notice, alert_after)
+    if swept.republished:
+        notice("republished", batches=swept.republished)
+    return swept
+
+
+def find_lost(stream: Stream, home: Home) -> list[Batch]:
+    """Committed batches that are not settled and that no message carries."""
+    waiting = list(home.batches.unsettled(stream.integration, stream.name))
+    if not waiting:
+        return []
+    carried = home.bus.carries(topic_of(stream.integration), [batch.id for batch in waiting])
+    if carried is not None:
+        return [batch for batch in waiting if batch.id not in carried]
+    before = home.clock.now() - REPUBLISH_AFTER
+    return [b for b in waiting if max(filter(None, (b.published_at, b.touched_at)), default=b.committed_at) < before]
+
+
+def conclude_runs(stream: Stream, home: Home) -> list[Run]:
+    """Closes the runs that are read, or given up, and of which nothing is pending any more."""
+    concluded = []
+    waiting: set[str] | None = None
+    for run in home.runs.unfinished(stream.integration, stream.name):
+        if run.resumable:
+            continue
+        if waiting is None:
+            waiting = {batch.run for batch in home.batches.unsettled(stream.integration, stream.name)}
+        if run.id not in waiting:
+            run.state = "settled" if run.fetch_done else "failed"
+            run.finished_at = home.clock.now()
+            home.runs.conclude(run)
+            concluded.append(run)
+    return concluded
+
+
+def raise_alerts(stream: Stream, home: Home, notice: Notice, alert_after: int) -> int:
+    """One notice per change: a stream that keeps failing, records whose fate is unknown."""
+    name = f"{stream.integration}.{stream.name}"
+    failures = home.runs.state(stream.integration, stream.name).consecutive_failures
+    unknown = home.failures.count(FailureQuery(stream.integration, stream.name, outcome="unknown"))
+    changed = 0
+    for alert, raised, text in (
+        (f"{name}.failing", failures >= alert_after, f"{failures} runs failed in a row"),
+        (f"{name}.unknown", unknown > 0, f"{unknown} records of unknown fate"),
+    ):
+        if home.alerts.change(alert, raised, text):
+            notice("alert_raised" if raised else "alert_cleared", alert=alert)
+            changed += 1
+    return changed
