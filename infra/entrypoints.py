@@ -1,0 +1,276 @@
+"""The functions: plain HTTP in, plain HTTP out. The embedded home calls the same handlers with the same bytes."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from infra.log import notice_to
+from infra.report import stream_report
+from infra.wiring import Hub
+from shared.deliver import Again, Settled, deliver
+from shared.errors import AuthError, ConfigError, Fenced, Leased, MalformedEnvelope, StoreUnavailable, WaybillError
+from shared.fetch import Order, decode_continuation, fetch, go_on
+from shared.ports import Message, Notice, Run, topic_of
+from shared.record import Envelope
+from shared.stream import Stream
+
+if TYPE_CHECKING:
+    from flask import Request
+
+SLICE_SECONDS = 480.0
+"""A source function hands over after 8 minutes, well within the 10 that a push waits for its answer."""
+DELIVERY_SECONDS = 480.0
+PUSH_BYTES = 10_000_000
+"""The largest push that Pub/Sub makes."""
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """An answer over HTTP. `wait`: seconds until the bus should bring a refused message again, where it can choose."""
+
+    status: int
+    body: Any = None
+    wait: float = 0.0
+    outage: bool = False
+    error: WaybillError | None = None
+
+
+class _PushMessage(msgspec.Struct, rename="camel"):
+    data: bytes = b""
+    attributes: dict[str, str] | None = None
+    message_id: str = ""
+    ordering_key: str = ""
+
+
+class _Push(msgspec.Struct, rename="camel"):
+    message: _PushMessage
+    subscription: str = ""
+    delivery_attempt: int | None = None
+
+
+class _Trigger(msgspec.Struct, forbid_unknown_fields=True):
+    stream: str | None = None
+    full: bool = False
+    since: datetime | None = None
+    limit: int | None = None
+
+
+_decode_push = msgspec.json.Decoder(_Push).decode
+_decode_trigger = msgspec.json.Decoder(_Trigger).decode
+
+
+def push_body(message: Message, subscription: str, attempt: int) -> bytes:
+    """The body of a push as Pub/Sub makes it (vendor documentation, "Receive messages by push")."""
+    return msgspec.json.encode(
+        {
+            "message": {
+                "data": base64.b64encode(message.data).decode(),
+                "attributes": message.attributes,
+                "orderingKey": message.ordering_key,
+            },
+            "subscription": subscription,
+            "deliveryAttempt": attempt,
+        }
+    )
+
+
+class Handlers:
+    """The source and the sink function of one integration."""
+
+    def __init__(self, hub: Hub, name: str, notice: Notice) -> None:
+        self.hub = hub
+        self.name = name
+        self.notice = notice
+        self._streams: dict[str, Stream] = {}
+
+    def stream(self, name: str) -> Stream:
+        if name not in self._streams:
+            integration = self.hub.integration(self.name)
+            self._streams[name] = self.hub.streams(integration, name)[0]
+        return self._streams[name]
+
+    def sink(self, body: bytes) -> Reply:
+        """204: settled. 503: bring it again. 400: not an envelope of this integration, which ends as a dead letter."""
+        try:
+            envelope = Envelope.from_bytes(_decode_push(body).message.data)
+            if envelope.integration != self.name:
+                raise MalformedEnvelope(f"the message belongs to {envelope.integration}")
+            stream = self.stream(envelope.stream)
+        except (msgspec.DecodeError, MalformedEnvelope, ConfigError) as error:
+            self.notice("push_refused", integration=self.name, error=type(error).__name__)
+            return problem(400, "not an envelope", str(error))
+        until = self.hub.clock.monotonic() + DELIVERY_SECONDS
+        try:
+            done = deliver(
+                envelope,
+                stream,
+                self.hub.sink(stream),
+                self.hub.home,
+                self.hub.health(stream),
+                self.notice,
+                lambda: self.hub.clock.stopping or self.hub.clock.monotonic() > until,
+            )
+        except (AuthError, ConfigError, StoreUnavailable, Fenced, MalformedEnvelope) as error:
+            self.notice("delivery_failed", batch=envelope.batch, error=type(error).__name__)
+            status = 400 if isinstance(error, MalformedEnvelope) else 503
+            return Reply(status, wait=stream.redeliver_after, error=error)
+        if isinstance(done, Settled):
+            self.notice("batch_settled", batch=envelope.batch, sent=done.sent)
+            return Reply(204)
+        again: Again = done
+        self.notice("batch_refused", batch=envelope.batch, wait=round(again.wait, 2), outage=again.outage)
+        return Reply(503, {"detail": again.reason}, wait=again.wait, outage=again.outage)
+
+    def source(self, body: bytes, headers: Mapping[str, str]) -> Reply:
+        """A trigger with an optional JSON body, or the push of a continuation."""
+        until = self.hub.clock.monotonic() + SLICE_SECONDS
+
+        def time_is_up() -> bool:
+            return self.hub.clock.monotonic() > until
+
+        try:
+            push = _decode_push(body)
+        except msgspec.DecodeError:
+            return self.trigger(body, headers, time_is_up)
+        return self.continuation(push.message.data, time_is_up)
+
+    def continuation(self, data: bytes, time_is_up: Callable[[], bool]) -> Reply:
+        try:
+            message = decode_continuation(data)
+            stream = self.stream(message.stream)
+        except (MalformedEnvelope, ConfigError) as error:
+            return problem(400, "not a continuation", str(error))
+        try:
+            run = go_on(
+                message,
+                stream,
+                lambda: self.hub.open_source(stream),
+                self.hub.home,
+                self.notice,
+                time_is_up,
+                lambda: self.hub.clock.stopping,
+            )
+        except Leased as error:
+            return Reply(503, {"detail": str(error)}, wait=stream.redeliver_after)
+        except (Fenced, StoreUnavailable, ConfigError) as error:
+            return Reply(503, wait=stream.redeliver_after, error=error)
+        return Reply(204) if run is None else self.reply([run], stream)
+
+    def trigger(self, body: bytes, headers: Mapping[str, str], time_is_up: Callable[[], bool]) -> Reply:
+        try:
+            asked = _decode_trigger(body or b"{}")
+            if asked.since is not None and asked.since.tzinfo is None:
+                raise ConfigError("since: an instant needs an offset, such as 2024-02-24T00:00:00-03:00")
+            if asked.limit is not None and asked.limit < 1:
+                raise ConfigError("limit: expected a positive number")
+            streams = self.hub.streams(self.hub.integration(self.name), asked.stream)
+            self.hub.check_environment(streams)
+        except (msgspec.DecodeError, ConfigError) as error:
+            return problem(400, "bad request", str(error))
+        scheduled = headers.get("X-CloudScheduler-ScheduleTime", "")
+        replies: dict[str, Any] = {}
+        status = 200
+        for stream in streams:
+            run_id = f"{stream.name}-{_compact(scheduled)}" if scheduled else ""
+            order = Order(asked.full, asked.since, asked.limit, run_id)
+            try:
+                runs = fetch(
+                    stream,
+                    lambda stream=stream: self.hub.open_source(stream),  # type: ignore[misc]
+                    self.hub.home,
+                    order,
+                    self.notice,
+                    time_is_up,
+                    lambda: self.hub.clock.stopping,
+                )
+            except Leased as error:
+                replies[stream.name] = {"state": "leased", "error": {"class": "Leased", "message": str(error)}}
+                status = max(status, 409)
+                continue
+            except (Fenced, StoreUnavailable) as error:
+                return problem(503, type(error).__name__, str(error))
+            if not runs:
+                known = self.hub.home.runs.get(run_id)
+                runs = [known] if known is not None else []
+            if runs:
+                reply = self.reply(runs, stream)
+                replies[stream.name] = reply.body["streams"][stream.name]
+                status = max(status, reply.status)
+        return Reply(status, {"schema_version": 1, "integration": self.name, "streams": replies})
+
+    def reply(self, runs: list[Run], stream: Stream) -> Reply:
+        run = runs[-1]
+        status = {"yielded": 202, "failed": 500 if run.error_class == "AuthError" else 503}.get(run.state, 200)
+        if run.error_class == "GuardTripped":
+            status = 500
+        report = stream_report(self.hub.home, run, runs[:-1])
+        return Reply(status, {"schema_version": 1, "integration": self.name, "streams": {stream.name: report}})
+
+
+def problem(status: int, title: str, detail: str) -> Reply:
+    """An error as problem+json (RFC 9457)."""
+    return Reply(status, {"type": "about:blank", "title": title, "status": status, "detail": detail})
+
+
+def _compact(instant: str) -> str:
+    return "".join(character for character in instant if character.isalnum())[:32]
+
+
+@cache
+def _hub(functions: Path) -> Hub:
+    return Hub(functions=functions)
+
+
+@cache
+def handlers(folder: Path) -> Handlers:
+    """The handlers of the integration in this folder, made at the first request of an instance."""
+    name = folder.name
+    return Handlers(_hub(folder.parent), name, notice_to(integration=name))
+
+
+def source_function(folder: Path) -> Callable[[Request], Any]:
+    """What Cloud Scheduler and the continuation topic call."""
+
+    def source(request: Request) -> Any:
+        refused = _unfit(request)
+        return _http(refused or handlers(folder).source(request.get_data(), dict(request.headers)))
+
+    return source
+
+
+def sink_function(folder: Path) -> Callable[[Request], Any]:
+    """What the push subscription of the integration's topic calls."""
+
+    def sink(request: Request) -> Any:
+        refused = _unfit(request)
+        return _http(refused or handlers(folder).sink(request.get_data()))
+
+    return sink
+
+
+def _unfit(request: Request) -> Reply | None:
+    if request.method != "POST":
+        return problem(405, "method not allowed", "this function takes POST")
+    if (request.content_length or 0) > PUSH_BYTES:
+        return problem(413, "too large", f"at most {PUSH_BYTES} bytes")
+    return None
+
+
+def _http(reply: Reply) -> Any:
+    from flask import Response
+
+    kind = "application/problem+json" if reply.status >= 400 else "application/json"
+    body = b"" if reply.body is None else msgspec.json.encode(reply.body)
+    return Response(body, status=reply.status, content_type=kind)
+
+
+def subscription_of(integration: str) -> str:
+    """The name of the push subscription of an integration's records."""
+    return f"projects/{os.environ.get('GOOGLE_CLOUD_PROJECT', 'local')}/subscriptions/{topic_of(integration)}"

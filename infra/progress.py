@@ -1,0 +1,86 @@
+"""Progress on stderr while a run goes on: one line, and none where stderr is no terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from infra.wiring import Hub
+from shared.accounting import Counts
+from shared.stream import Stream
+
+_LINE_SECONDS = 0.5
+
+
+class Progress:
+    """Shows how far a run is, from what is committed."""
+
+    def __init__(self, hub: Hub, streams: list[Stream]) -> None:
+        self._hub = hub
+        self._streams = streams
+        self._next = 0.0
+        self._begun = hub.clock.monotonic()
+        self._text = ""
+        self._run = ""
+        self._total: int | None = None
+
+    def notice(self, action: str, **fields: Any) -> None:
+        if action in ("run_started", "group_committed", "replay_started"):
+            self._run, self._total = fields["run"], fields.get("total")
+        elif action == "waiting":
+            self._text = f" | waiting {fields['seconds']:.0f} s for the target"
+        elif action == "batch_settled":
+            self._text = ""
+
+    def look(self) -> None:
+        now = self._hub.clock.monotonic()
+        if now < self._next or not self._run:
+            return
+        self._next = now + _LINE_SECONDS
+        self._show(self._hub.home.books.counts(self._run), now - self._begun)
+
+    def _show(self, counts: Counts, seconds: float) -> None:
+        of = f" of {self._total:,}" if self._total else ""
+        rate = counts.settled / seconds if seconds > 1 else 0.0
+        left = max(counts.fetched, self._total or 0) - counts.settled
+        eta = f" | about {_span(left / rate)} left" if rate and left else ""
+        line = (
+            f"fetched {counts.fetched:,}{of} | delivered {counts.delivered:,} | unchanged {counts.unchanged:,} | "
+            f"failed {counts.failures:,} | pending {counts.pending:,}{eta}{self._text}"
+        )
+        sys.stderr.write(f"\r\x1b[2K{line}")
+        sys.stderr.flush()
+
+    def clear(self) -> None:
+        sys.stderr.write("\r\x1b[2K")
+        sys.stderr.flush()
+
+
+class Unseen:
+    """Where nobody watches."""
+
+    notice = None
+
+    def look(self) -> None:
+        """Nothing to show."""
+
+
+@contextmanager
+def showing(hub: Hub, streams: list[Stream]) -> Iterator[Progress | Unseen]:
+    """Progress for as long as the block lasts, where stderr is a terminal."""
+    if not sys.stderr.isatty():
+        yield Unseen()
+        return
+    progress = Progress(hub, streams)
+    try:
+        yield progress
+    finally:
+        progress.clear()
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

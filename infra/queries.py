@@ -1,0 +1,329 @@
+"""What the reading commands say, as the JSON of the outside interface."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from infra import config
+from infra.report import run_report, stamp, state_of, systems_of
+from infra.wiring import Hub
+from shared.accounting import Counts, StreamAudit, audit_stream
+from shared.cleanup import clean_up
+from shared.errors import NUMBERS, ConfigError
+from shared.ports import Failure, FailureQuery, Run, lease_name
+from shared.stream import Stream
+
+MASK = "•••"
+
+
+def listing(hub: Hub) -> dict[str, Any]:
+    return {"integrations": [_listed(hub, integration) for integration in hub.integrations.values()]}
+
+
+def _listed(hub: Hub, integration: config.Integration) -> dict[str, Any]:
+    home = hub.home
+    paused = home.schedule.paused(integration.name)
+    streams = []
+    for stream in integration.streams.values():
+        last = _last_run(hub, integration.name, stream.name)
+        state = "never ran" if last is None else state_of(last, home.books.counts(last.id))
+        streams.append({"name": stream.name, "enabled": stream.enabled, "schedule": stream.schedule, "state": state})
+    return {**systems_of(integration), "paused": paused, "streams": streams}
+
+
+def _last_run(hub: Hub, integration: str, stream: str) -> Run | None:
+    return next(iter(hub.home.runs.recent(integration, stream, 1)), None)
+
+
+def check(hub: Hub, name: str | None) -> dict[str, Any]:
+    """All mistakes of files and environment; nothing is called."""
+    try:
+        integrations = hub.load(thorough=True)
+    except config.ConfigMistakes as error:
+        return {"integrations": [], "mistakes": msgspec.to_builtins(error.mistakes), "notes": []}
+    if name is not None:
+        integrations = [hub.integration(name)]
+    mistakes, notes = [], []
+    for integration in integrations:
+        for stream in integration.streams.values():
+            try:
+                hub.rules(integration.name, stream.name)
+            except ConfigError as error:
+                mistakes.append(_mistake(str(integration.file), f"streams.{stream.name}", str(error), error.cure))
+        for system in (integration.source.system, integration.sink.system):
+            if "." in system:
+                continue
+            try:
+                config.system_settings(system, hub.environ)
+            except ConfigError as error:
+                mistakes.append(_mistake("environment", system, str(error), error.cure))
+    unique = list({(m["file"], m["path"], m["found"]): m for m in mistakes}.values())
+    if not any(stream.enabled for each in integrations for stream in each.streams.values()):
+        notes.append("no stream is enabled")
+    return {"integrations": [each.name for each in integrations], "mistakes": unique, "notes": notes}
+
+
+def _mistake(file: str, path: str, found: str, cure: str) -> dict[str, Any]:
+    return {"file": file, "path": path, "line": None, "found": found, "expected": "", "cure": cure}
+
+
+def status(hub: Hub, name: str | None) -> dict[str, Any]:
+    chosen = [hub.integration(name)] if name else list(hub.integrations.values())
+    return {"integrations": [_status(hub, integration) for integration in chosen], "alerts": hub.home.alerts.raised()}
+
+
+def _status(hub: Hub, integration: config.Integration) -> dict[str, Any]:
+    home = hub.home
+    streams = []
+    for stream in integration.streams.values():
+        last = _last_run(hub, integration.name, stream.name)
+        counts = home.books.counts(last.id) if last is not None else Counts()
+        waiting = sum(
+            batch.outcomes.count(".") + batch.outcomes.count("?")
+            for batch in home.batches.unsettled(integration.name, stream.name)
+        )
+        streams.append(
+            {
+                "name": stream.name,
+                "enabled": stream.enabled,
+                "schedule": stream.schedule,
+                "state": "never ran" if last is None else state_of(last, counts),
+                "last_run": None if last is None else last.id,
+                "last_run_at": None if last is None else stamp(last.started_at),
+                "cursor": stamp(home.runs.state(integration.name, stream.name).cursor),
+                "lease": home.leases.holder(lease_name(integration.name, stream.name)),
+                **{**counts.as_dict(), "pending": waiting},
+                "open_failures": home.failures.count(FailureQuery(integration.name, stream.name)),
+                "next_run": stamp(home.schedule.next_run(integration.name, stream.name, stream.schedule))
+                if stream.enabled
+                else None,
+            }
+        )
+    return {**systems_of(integration), "paused": home.schedule.paused(integration.name), "streams": streams}
+
+
+def history(hub: Hub, name: str, stream: str | None, most: int) -> dict[str, Any]:
+    integration = hub.integration(name)
+    if stream is not None:
+        hub.streams(integration, stream)
+    return {"runs": [run_report(hub.home, run) for run in hub.home.runs.recent(name, stream, most)]}
+
+
+def show(hub: Hub, run_id: str) -> dict[str, Any]:
+    run = hub.home.runs.get(run_id)
+    if run is None:
+        raise ConfigError(f"no run is called {run_id!r}", cure="./waybill runs NAME lists them")
+    batches = []
+    for batch in hub.home.batches.of_run(run_id):
+        counts = Counts()
+        counts.add_letters(batch.outcomes)
+        found = {name: count for name, count in counts.as_dict().items() if count}
+        batches.append({"id": batch.id, "lane": batch.lane, "state": batch.state, "records": len(batch.keys), **found})
+    reasons: Counter[tuple[int, str]] = Counter()
+    for failure in hub.home.failures.find(FailureQuery(run.integration, run.stream, include_closed=True)):
+        if failure.run == run_id:
+            reasons[failure.number, failure.reason] += 1
+    errors = [
+        {
+            "number": number,
+            "reason": reason,
+            "count": count,
+            "advice": NUMBERS[number].advice if number in NUMBERS else "",
+        }
+        for (number, reason), count in reasons.most_common()
+    ]
+    return {**run_report(hub.home, run), "rules": hub.home.books.rules(run_id), "batches": batches, "errors": errors}
+
+
+def failures(hub: Hub, query: FailureQuery, reveal: bool) -> dict[str, Any]:
+    return {"failures": [_failure(failure, reveal) for failure in hub.home.failures.find(query)]}
+
+
+def _failure(failure: Failure, reveal: bool) -> dict[str, Any]:
+    return {
+        "id": failure.id,
+        "stream": failure.stream,
+        "key": failure.key,
+        "version": failure.version,
+        "outcome": failure.outcome.value,
+        "number": failure.number,
+        "reason": failure.reason,
+        "field": failure.field,
+        "http_status": failure.http_status,
+        "attempts": failure.attempts,
+        "first_at": stamp(failure.first_at),
+        "last_at": stamp(failure.last_at),
+        "run": failure.run,
+        "location": failure.location,
+        "position": failure.position,
+        "data": failure.data if reveal else masked(failure.data),
+    }
+
+
+def masked(value: Any) -> Any:
+    """The shape of a payload without what it says: names of fields stay, values go."""
+    if isinstance(value, dict):
+        return {key: masked(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [masked(each) for each in value]
+    return value if value is None or isinstance(value, bool) else MASK
+
+
+def trace(hub: Hub, name: str, stream: str, key: str) -> dict[str, Any]:
+    hub.streams(hub.integration(name), stream)
+    home = hub.home
+    events: list[dict[str, Any]] = []
+    for run in reversed(home.runs.recent(name, stream, 1_000_000)):
+        for batch in home.batches.of_run(run.id):
+            for place in (place for place, each in enumerate(batch.keys) if each == key):
+                counts = Counts()
+                counts.add_letters(batch.outcomes[place])
+                outcome = next(n for n, count in counts.as_dict().items() if count)
+                common = {"run": run.id, "batch": batch.id, "version": batch.versions[place]}
+                events.append({"at": stamp(batch.committed_at), "action": "fetched", **common, "kind": batch.kind})
+                if batch.published_at is not None and batch.lane is not None:
+                    events.append(
+                        {"at": stamp(batch.published_at), "action": "published", **common, "lane": batch.lane}
+                    )
+                events.append({"at": stamp(batch.touched_at or batch.committed_at), "action": outcome, **common})
+    for failure in home.failures.find(FailureQuery(name, stream, key=key, include_closed=True)):
+        common = {"failure": failure.id, "version": failure.version, "number": failure.number, "reason": failure.reason}
+        events.append({"at": stamp(failure.last_at), "action": "failed", **common, "attempts": failure.attempts})
+        if failure.closed_at is not None:
+            events.append(
+                {
+                    "at": stamp(failure.closed_at),
+                    "action": "closed",
+                    "as": failure.closed_as,
+                    "run": failure.closed_by,
+                    **common,
+                }
+            )
+    events.sort(key=lambda event: str(event["at"]))
+    cell = home.ledger.cells(name, stream, [key]).get(key)
+    if not events and cell is None:
+        raise ConfigError(f"{name} {stream} never met a record with the key {key!r}", cure="keys are shown by failures")
+    return {
+        "integration": name,
+        "stream": stream,
+        "key": key,
+        "cell": None if cell is None else {**msgspec.to_builtins(cell), "at": stamp(cell.at)},
+        "events": events,
+    }
+
+
+def audit(hub: Hub, name: str, deep: bool) -> dict[str, Any]:
+    """Every stream that ever ran, by identity; with `deep` also against both ends."""
+    integration = hub.integration(name)
+    streams: dict[str, Any] = {}
+    for each in integration.streams.values():
+        found = audit_one(hub, name, each.name)
+        if deep and (each.enabled or found.counts.fetched):
+            stream = hub.streams(integration, each.name)[0]
+            found.unaccounted.extend(compare_ends(hub, stream))
+        streams[each.name] = {
+            **found.counts.as_dict(),
+            "balanced": found.balanced,
+            "unaccounted": found.unaccounted,
+        }
+    unaccounted = [{"stream": name, **one} for name, each in streams.items() for one in each["unaccounted"]]
+    return {
+        "integration": name,
+        "balanced": all(each["balanced"] for each in streams.values()),
+        "unaccounted": unaccounted,
+        "streams": streams,
+    }
+
+
+def audit_one(hub: Hub, name: str, stream: str) -> StreamAudit:
+    home = hub.home
+    found = audit_stream(
+        lambda: home.books.entries(name, stream),
+        lambda: ((cell.key, cell.version) for cell in home.ledger.scan(name, stream)),
+        home.books.fetched(name, stream),
+    )
+    for run in home.runs.recent(name, stream, 1_000_000):
+        counts = home.books.counts(run.id)
+        if not counts.balanced:
+            found.unaccounted.append(
+                {"run": run.id, "reason": f"fetched {counts.fetched}, accounted for {counts.settled + counts.pending}"}
+            )
+    return found
+
+
+def compare_ends(hub: Hub, stream: Stream) -> list[dict[str, str]]:
+    """Keys that the ledger, the source and the target do not agree on."""
+    from shared.deep import compare_with_source, compare_with_target
+
+    hub.check_environment([stream])
+    source, sink = hub.open_source(stream), hub.open_sink(stream)
+    try:
+        return [
+            *compare_with_source(stream, hub.home, source),
+            *compare_with_target(stream, hub.home, sink, lambda: hub.clock.stopping),
+        ]
+    finally:
+        source.close()
+        sink.close()
+
+
+def plan(hub: Hub, name: str, stream_name: str | None) -> dict[str, Any]:
+    from shared.plan import plan_stream
+
+    integration = hub.integration(name)
+    streams = hub.streams(integration, stream_name)
+    hub.check_environment(streams)
+    documents = {}
+    for stream in streams:
+        source, sink = hub.open_source(stream), hub.open_sink(stream)
+        try:
+            planned = plan_stream(stream, hub.home, source, sink)
+        finally:
+            source.close()
+            sink.close()
+        # A target that is asked before it creates takes two calls for a new record.
+        calls = planned.pages + planned.creates * 2 + planned.updates
+        documents[stream.name] = {
+            **planned.counts.as_dict(),
+            "creates": planned.creates,
+            "updates": planned.updates,
+            "calls": calls,
+            "minutes": round(
+                _minutes(planned.pages, integration.source.rate_limit)
+                + _minutes(calls - planned.pages, integration.sink.rate_limit),
+                2,
+            ),
+            "cost_usd": 0.0,
+            "samples": [
+                {
+                    "key": s.key,
+                    "action": s.action,
+                    "fields": {n: {"from": a, "to": b} for n, (a, b) in s.fields.items()},
+                }
+                for s in planned.samples
+            ],
+        }
+    return {"integration": name, "streams": documents}
+
+
+def _minutes(calls: int, rate: Any) -> float:
+    return calls * rate.seconds / rate.count / 60 if rate else 0.0
+
+
+def cleanup(hub: Hub, name: str | None, age: timedelta | None) -> dict[str, Any]:
+    chosen = [hub.integration(name)] if name else list(hub.integrations.values())
+    cleaned = {}
+    for integration in chosen:
+        keep = integration.retention
+        done = clean_up(
+            hub.home,
+            integration.name,
+            age if age is not None else timedelta(seconds=keep.archive),
+            age if age is not None else timedelta(seconds=keep.closed_failures),
+        )
+        cleaned[integration.name] = msgspec.to_builtins(done)
+    return {"integrations": cleaned}

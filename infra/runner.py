@@ -1,0 +1,229 @@
+"""The embedded home at work: consumers that bring each message to its handler, and a run that waits until all is settled."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from infra.entrypoints import Handlers, Reply, push_body, subscription_of
+from infra.local.bus import Claimed
+from infra.report import stream_report
+from infra.wiring import Hub
+from shared.errors import AuthError, ConfigError, Leased, StoreUnavailable, TransientError, WaybillError
+from shared.fetch import Order, fetch, publish_again
+from shared.ports import Notice, Run, continuation_topic, topic_of
+from shared.retry import redelivery_wait
+from shared.stream import Stream
+from shared.sweep import conclude_runs, find_lost
+
+MOST_CONSUMERS: Final = 32
+OUTAGE_TRIES: Final = 3
+"""Deliveries in a row to which the target answered nothing at all: then the run ends and leaves the rest pending."""
+MOST_DELIVERIES: Final = 100
+"""As at Pub/Sub: a message that came so often without an end goes to the dead letters."""
+
+
+class Consumers:
+    """Threads that take messages of one integration off the bus and hand them to its functions."""
+
+    def __init__(self, hub: Hub, name: str, lanes: int, notice: Notice) -> None:
+        self.hub = hub
+        self.bus = hub.embedded.bus
+        self.handlers = Handlers(hub, name, notice)
+        self.notice = notice
+        self.topics = [topic_of(name), continuation_topic(name)]
+        self.subscription = subscription_of(name)
+        self.done = threading.Event()
+        self.trouble: WaybillError | None = None
+        self.silence = 0
+        self._lock = threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._consume, name=f"{name}-{number}", daemon=True)
+            for number in range(min(lanes, MOST_CONSUMERS))
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Returns when every batch in hand is done."""
+        self.done.set()
+        self.bus.wake()
+        for thread in self._threads:
+            thread.join()
+
+    def _consume(self) -> None:
+        while not self.done.is_set() and not self.hub.clock.stopping and self.trouble is None:
+            try:
+                claimed = self.bus.claim(self.topics)
+            except StoreUnavailable as error:
+                self._note(error)
+                return
+            if claimed is None:
+                self.bus.wait(1.0)
+            else:
+                self._bring(claimed)
+
+    def _bring(self, claimed: Claimed) -> None:
+        reply = Reply(503)
+        try:
+            body = push_body(claimed.message, self.subscription, claimed.attempts)
+            handle: Callable[[bytes], Reply] = (
+                self.handlers.sink if claimed.topic == self.topics[0] else lambda body: self.handlers.source(body, {})
+            )
+            reply = handle(body)
+        finally:
+            self._answer(claimed, reply)
+
+    def _answer(self, claimed: Claimed, reply: Reply) -> None:
+        if reply.status < 300:
+            self.silence = 0
+            self.bus.acknowledge(claimed)
+            return
+        if reply.status == 400 or claimed.attempts >= MOST_DELIVERIES:
+            self.notice("dead_letter", message=claimed.id, attempts=claimed.attempts)
+            self.bus.publish(f"{claimed.topic}-dead", [claimed.message])
+            self.bus.acknowledge(claimed)
+            return
+        if isinstance(reply.error, AuthError | ConfigError):
+            self._note(reply.error)
+        elif reply.outage:
+            with self._lock:
+                self.silence += 1
+                if self.silence >= OUTAGE_TRIES:
+                    detail = (reply.body or {}).get("detail", "no answer")
+                    self.trouble = self.trouble or TransientError(f"the target answers nobody: {detail}")
+        elif reply.error is None:
+            self.silence = 0
+        wait = reply.wait or redelivery_wait(0.2, claimed.attempts, self.hub.clock.random) * bool(reply.error)
+        self.bus.refuse(claimed, wait)
+
+    def _note(self, error: WaybillError) -> None:
+        with self._lock:
+            self.trouble = self.trouble or error
+        self.bus.wake()
+
+
+class StreamRun(msgspec.Struct):
+    """How one stream fared in a run: its runs (resumed ones first), or why there is none."""
+
+    stream: Stream
+    runs: list[Run] = []
+    state: str = "settled"
+    error: WaybillError | None = None
+    seconds: float = 0.0
+
+    def report(self, hub: Hub) -> dict[str, Any]:
+        if not self.runs:
+            report: dict[str, Any] = {"run": None, "state": self.state, "resumed": []}
+        else:
+            report = stream_report(hub.home, self.runs[-1], self.runs[:-1], self.seconds)
+            if self.state != "settled":
+                report["state"] = self.state
+        if self.error is not None and "error" not in report:
+            report["error"] = {
+                "class": type(self.error).__name__,
+                "message": str(self.error),
+                "cure": self.error.cure,
+            }
+        return report
+
+
+def run_streams(
+    hub: Hub, name: str, streams: list[Stream], order: Order, notice: Notice, watch: Callable[[], None] = lambda: None
+) -> list[StreamRun]:
+    """Fetches and delivers each stream in turn until it is settled, stopped, or cannot go on.
+
+    `watch` is called a few times a second, for progress. Every stream has its say, whatever became of the one before.
+    """
+    hub.check_environment(streams)
+    consumers = Consumers(hub, name, max(stream.lanes for stream in streams), notice)
+    consumers.start()
+    results: list[StreamRun] = []
+    try:
+        for stream in streams:
+            result = StreamRun(stream, [])
+            results.append(result)
+            begun = hub.clock.monotonic()
+            if hub.clock.stopping:
+                result.state = "stopped"
+                continue
+            try:
+                read_stream(hub, stream, order, notice, result, consumers, watch)
+                settle_stream(hub, stream, consumers, result, watch)
+            except Leased as error:
+                result.state, result.error = "leased", error
+            except (WaybillError, OSError) as error:
+                result.state = "failed"
+                result.error = error if isinstance(error, WaybillError) else StoreUnavailable(str(error))
+            result.seconds = hub.clock.monotonic() - begun
+            if consumers.trouble is not None:
+                break
+    finally:
+        consumers.stop()
+    return results
+
+
+def read_stream(
+    hub: Hub,
+    stream: Stream,
+    order: Order,
+    notice: Notice,
+    result: StreamRun,
+    consumers: Consumers,
+    watch: Callable[[], None],
+) -> None:
+    """Story 1, in a thread of its own so that progress and interrupts are seen meanwhile."""
+    failure: list[BaseException] = []
+    before = hub.home.runs.unfinished(stream.integration, stream.name)
+
+    def work() -> None:
+        try:
+            result.runs = fetch(
+                stream,
+                lambda: hub.open_source(stream),
+                hub.home,
+                order,
+                notice,
+                stopping=lambda: hub.clock.stopping or consumers.trouble is not None,
+            )
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=work, name=f"{stream.integration}-{stream.name}-fetch")
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.2)
+        watch()
+    if failure:
+        raise failure[0]
+    worked_on = {run.id for run in result.runs}
+    result.runs = [*(run for run in before if run.id not in worked_on), *result.runs]
+    last = result.runs[-1]
+    if last.state in ("failed", "stopped"):
+        result.state = last.state
+
+
+def settle_stream(hub: Hub, stream: Stream, consumers: Consumers, result: StreamRun, watch: Callable[[], None]) -> None:
+    """Waits until nothing of the stream is pending; brings back what the bus lost on the way."""
+    home, bus = hub.home, hub.embedded.bus
+    while not hub.clock.stopping and consumers.trouble is None:
+        watch()
+        if bus.depth(consumers.topics) == 0:
+            if next(home.batches.unsettled(stream.integration, stream.name), None) is None:
+                break
+            publish_again(home, find_lost(stream, home))
+        bus.wait(0.2)
+    for run in conclude_runs(stream, home):
+        for place, known in enumerate(result.runs):
+            if known.id == run.id:
+                result.runs[place] = run
+    pending = next(home.batches.unsettled(stream.integration, stream.name), None) is not None
+    if pending and consumers.trouble is not None:
+        result.state, result.error = "failed", consumers.trouble
+    elif pending:
+        result.state = "stopped"

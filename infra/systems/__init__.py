@@ -1,0 +1,47 @@
+"""Outside systems, one file each: `open_source(connection, read)` and `open_sink(connection, write)` side by side.
+
+A file also names its vendor's public address (`ADDRESS`) and the variables of its secrets (`SECRETS`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from infra.quantities import Rate
+from shared.errors import ConfigError
+from shared.ports import Clock
+from shared.retry import RetryPolicy
+
+T = TypeVar("T")
+
+
+class Connection(msgspec.Struct, frozen=True):
+    """How one end of an integration is reached. `secrets` go by the names of their variables."""
+
+    url: str
+    secrets: dict[str, str]
+    rate: Rate | None
+    page_size: int
+    retry: RetryPolicy
+    clock: Clock
+    pace_file: Path | None
+    """Where processes that share the rate keep their common pace; None keeps it within this process."""
+    stopping: Callable[[], bool]
+
+    def secret(self, name: str) -> str:
+        """Raises ConfigError if it is not there."""
+        value = self.secrets.get(name)
+        if not value:
+            raise ConfigError(f"{name} is not set", cure=f"set {name} in the environment")
+        return value
+
+
+def one_of(choices: Mapping[str, T], name: str, system: str) -> T:
+    """What `name` stands for at a system. Raises ConfigError with the names that there are."""
+    if name not in choices:
+        raise ConfigError(f"{system} has no {name!r}", cure=f"use one of {', '.join(sorted(choices))}")
+    return choices[name]

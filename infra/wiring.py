@@ -1,0 +1,214 @@
+"""The one place that puts a process together: configuration, home, rules and systems, each made at its first need."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from infra import config
+from infra.clock import SystemClock
+from infra.local.home import EmbeddedHome
+from infra.systems import Connection
+from shared.deliver import Health
+from shared.errors import ConfigError
+from shared.ports import Home, Rules, Sink, Source
+from shared.stream import Stream
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Hub:
+    """What one process runs. `functions` is the folder of the integrations."""
+
+    def __init__(
+        self,
+        environ: Mapping[str, str] | None = None,
+        functions: Path | None = None,
+        clock: SystemClock | None = None,
+    ) -> None:
+        self.environ = os.environ if environ is None else environ
+        self.functions = functions or ROOT / "functions"
+        self.clock = clock or SystemClock()
+        self._sinks = threading.local()
+        self._opened: list[Sink] = []
+        self._health: dict[tuple[str, str], Health] = {}
+
+    @cached_property
+    def integrations(self) -> dict[str, config.Integration]:
+        """By name. Raises ConfigError with all mistakes of all files."""
+        return {integration.name: integration for integration in self.load()}
+
+    def load(self, *, thorough: bool = False) -> list[config.Integration]:
+        overlay = self.environ.get("WAYBILL_OVERLAY", "").strip()
+        return config.load(
+            self.functions, Path(overlay).expanduser() if overlay else None, self.options_of, thorough=thorough
+        )
+
+    def integration(self, name: str) -> config.Integration:
+        """Raises ConfigError that lists the known ones."""
+        found = self.integrations.get(name)
+        if found is None:
+            raise ConfigError(
+                f"no integration is called {name!r}: there are {', '.join(self.integrations) or 'none'}",
+                cure="name one of them",
+            )
+        return found
+
+    @cached_property
+    def embedded(self) -> EmbeddedHome:
+        if config.backend(self.environ) != "embedded":
+            raise ConfigError("the gcp backend is not part of this version", cure="export WAYBILL_BACKEND=embedded")
+        return EmbeddedHome(config.state_home(self.environ, ROOT), self.clock)
+
+    @property
+    def home(self) -> Home:
+        return self.embedded.ports
+
+    def options_of(self, integration: str, stream: str) -> Mapping[str, Any]:
+        """The keys of its own that a stream takes, as its mapping module says."""
+        path = self.functions / integration / "mapping.py"
+        if not path.is_file() or "\nOPTIONS" not in path.read_text(encoding="utf8"):
+            return {}
+        options: Mapping[str, Mapping[str, Any]] = self._mapping(integration).OPTIONS
+        return options.get(stream, {})
+
+    def _mapping(self, name: str) -> ModuleType:
+        """The integration's `mapping.py`, from wherever its folder is."""
+        module_name = f"functions.{name}.mapping"
+        path = self.functions / name / "mapping.py"
+        loaded = sys.modules.get(module_name)
+        if loaded is not None and loaded.__file__ == str(path):
+            return loaded
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        if spec is None or spec.loader is None or not path.is_file():
+            raise ConfigError(f"{name} has no mapping.py", cure=f"write {path}")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    def rules(self, integration: str, stream: str) -> Rules:
+        streams: Mapping[str, Rules] = self._mapping(integration).STREAMS
+        if stream not in streams:
+            raise ConfigError(
+                f"mapping.py of {integration} has no rules for the stream {stream!r}: it has {', '.join(streams)}",
+                cure="add it to STREAMS, or take the stream out of integration.yaml",
+            )
+        return streams[stream]
+
+    def streams(self, integration: config.Integration, name: str | None = None) -> list[Stream]:
+        """The stream of this name, else all that are enabled, in the order of the file."""
+        if name is not None and name not in integration.streams:
+            raise ConfigError(
+                f"{integration.name} has no stream {name!r}: it has {', '.join(integration.streams)}",
+                cure="name one of them",
+            )
+        return [
+            self.stream(integration, each)
+            for each in integration.streams.values()
+            if (each.enabled if name is None else each.name == name)
+        ]
+
+    def stream(self, integration: config.Integration, each: config.StreamConfig) -> Stream:
+        return Stream(
+            integration=integration.name,
+            name=each.name,
+            rules=self.rules(integration.name, each.name),
+            source_system=_short(integration.source.system),
+            lanes=integration.sink.lanes,
+            batch_size=integration.sink.batch_size,
+            since=each.since or datetime(1970, 1, 1, tzinfo=UTC),
+            overlap=timedelta(seconds=each.overlap),
+            hold_back=timedelta(seconds=each.hold_back),
+            on_conflict=each.on_conflict,
+            retry=integration.sink.retry,
+            max_attempts=integration.sink.max_attempts,
+            redeliver_after=integration.sink.redeliver_after,
+        )
+
+    def open_source(self, stream: Stream) -> Source:
+        """Raises ConfigError where a secret is missing."""
+        integration = self.integration(stream.integration)
+        end = integration.source
+        module = _system(end.system)
+        connection = self._connection(module, end.system, end.rate_limit, end.page_size, end.retry)
+        source: Source = module.open_source(connection, stream.rules.read)
+        return source
+
+    def sink(self, stream: Stream) -> Sink:
+        """This thread's own sink of the stream."""
+        sinks: dict[tuple[str, str], Sink] = self._sinks.__dict__.setdefault("open", {})
+        key = (stream.integration, stream.name)
+        if key not in sinks:
+            sinks[key] = self.open_sink(stream)
+            self._opened.append(sinks[key])
+        return sinks[key]
+
+    def open_sink(self, stream: Stream) -> Sink:
+        """Raises ConfigError where a secret is missing."""
+        end = self.integration(stream.integration).sink
+        module = _system(end.system)
+        connection = self._connection(module, end.system, end.rate_limit, end.batch_size, end.retry)
+        sink: Sink = module.open_sink(connection, stream.rules.write)
+        return sink
+
+    def _connection(self, module: ModuleType, system: str, rate: Any, size: int, retry: Any) -> Connection:
+        settings = module.settings(self.environ) if "." in system else config.system_settings(system, self.environ)
+        return Connection(
+            url=settings.url,
+            secrets=settings.secrets,
+            rate=rate,
+            page_size=size,
+            retry=retry,
+            clock=self.clock,
+            pace_file=config.state_home(self.environ, ROOT) / "pace" / _short(system) if rate else None,
+            stopping=lambda: self.clock.stopping,
+        )
+
+    def health(self, stream: Stream) -> Health:
+        """One per target and process."""
+        return self._health.setdefault((stream.integration, stream.name), Health())
+
+    def check_environment(self, streams: list[Stream]) -> None:
+        """Raises one ConfigError that names all secrets that these streams lack."""
+        names = dict.fromkeys(stream.integration for stream in streams)
+        missing = config.missing_secrets([self.integration(name) for name in names], self.environ)
+        if missing:
+            raise ConfigError(
+                f"missing in the environment: {', '.join(missing)}",
+                cure="; ".join(f"export {name}=..." for name in missing),
+            )
+
+    def close(self) -> None:
+        for sink in self._opened:
+            sink.close()
+        self._opened.clear()
+        if "embedded" in self.__dict__:
+            self.embedded.close()
+
+
+def _system(name: str) -> ModuleType:
+    """The module of a system: one of `infra/systems`, or any other by its dotted path."""
+    path = name if "." in name else f"infra.systems.{name}"
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name is None or not path.startswith(error.name):
+            raise
+        known = sorted(p.stem for p in (ROOT / "infra" / "systems").glob("[a-z]*.py"))
+        raise ConfigError(
+            f"no system is called {name!r}: there are {', '.join(known)}", cure="name one of them"
+        ) from error
+
+
+def _short(system: str) -> str:
+    return system.rpartition(".")[2]
