@@ -218,12 +218,10 @@ def run(session: Session, name: str, stream: str | None, full: bool, since: str 
     session.listen()
     with progress.showing(session.hub, streams) as watch:
         results = run_streams(session.hub, name, streams, order, watch.notice or silent, watch.look)
-    document = {
-        "integration": name,
-        "streams": {result.stream.name: result.report(session.hub) for result in results},
-    }
+    reports = {result.stream.name: result.report(session.hub) for result in results}
+    document = {"integration": name, "streams": reports}
     emit(document) if session.json else render.run(document)
-    return exit_code(document["streams"].values())
+    return exit_code(list(reports.values()))
 
 
 def exit_code(reports: Any) -> int:

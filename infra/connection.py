@@ -6,6 +6,7 @@ import select
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import httptools
@@ -25,9 +26,9 @@ class Connection:
     """One socket, the request that it carries (`place`, -1 for none) and the answer as far as it came."""
 
     __slots__ = (
-        "address", "answered", "closed", "descriptor", "done", "interest", "keep", "latest", "others", "place", "ready",
-        "touched", "unsent", "_context", "_complete_head", "_fields", "_host", "_parser", "_parts", "_receive", "_send",
-        "_size", "_socket", "_status",
+        "_complete_head", "_context", "_fields", "_host", "_parser", "_parts", "_receive", "_send", "_size", "_socket",
+        "_status", "address", "answered", "closed", "descriptor", "done", "interest", "keep", "latest", "others",
+        "place", "ready", "touched", "unsent",
     )  # fmt: skip
 
     def __init__(self, data: bytes, place: int, latest: float) -> None:
@@ -50,10 +51,8 @@ class Connection:
         self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self.descriptor = self._socket.fileno()
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
+        with suppress(BlockingIOError):
             self._socket.connect(target)
-        except BlockingIOError:
-            pass
 
     def go_on_opening(self) -> int:
         """What to wait for, 0 once the connection is open."""
@@ -119,7 +118,7 @@ class Connection:
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return False
         except OSError:
-            pass
+            return True
         return True
 
     def answer(self) -> Answer:

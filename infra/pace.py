@@ -80,7 +80,7 @@ class Pace:
                 slot = self._read(descriptor, now)
                 if slot > now:
                     return slot - now
-                base = max(slot, now - self._grace) if slot <= waited_for + self._grace else now
+                base = max(slot, now - self._grace) if abs(slot - waited_for) <= self._grace else now
                 self._write(descriptor, base + self._step if self._step else -math.inf)
         return 0.0
 

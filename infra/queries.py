@@ -14,6 +14,7 @@ from infra.wiring import Hub
 from shared.accounting import Counts, StreamAudit, audit_stream
 from shared.cleanup import clean_up
 from shared.errors import NUMBERS, ConfigError
+from shared.outcome import OUTCOMES
 from shared.ports import Failure, FailureQuery, Run, lease_name
 from shared.stream import Stream
 
@@ -177,32 +178,20 @@ def trace(hub: Hub, name: str, stream: str, key: str) -> dict[str, Any]:
     hub.streams(hub.integration(name), stream)
     home = hub.home
     events: list[dict[str, Any]] = []
-    for run in reversed(home.runs.recent(name, stream, 1_000_000)):
-        for batch in home.batches.of_run(run.id):
-            for place in (place for place, each in enumerate(batch.keys) if each == key):
-                counts = Counts()
-                counts.add_letters(batch.outcomes[place])
-                outcome = next(n for n, count in counts.as_dict().items() if count)
-                common = {"run": run.id, "batch": batch.id, "version": batch.versions[place]}
-                events.append({"at": stamp(batch.committed_at), "action": "fetched", **common, "kind": batch.kind})
-                if batch.published_at is not None and batch.lane is not None:
-                    events.append(
-                        {"at": stamp(batch.published_at), "action": "published", **common, "lane": batch.lane}
-                    )
-                events.append({"at": stamp(batch.touched_at or batch.committed_at), "action": outcome, **common})
+    for batch in home.batches.naming(name, stream, key):
+        for place in (place for place, each in enumerate(batch.keys) if each == key):
+            outcome = OUTCOMES[batch.outcomes[place]].value
+            what: dict[str, Any] = {"run": batch.run, "batch": batch.id, "version": batch.versions[place]}
+            events.append({"at": stamp(batch.committed_at), "action": "fetched", **what, "kind": batch.kind})
+            if batch.published_at is not None and batch.lane is not None:
+                events.append({"at": stamp(batch.published_at), "action": "published", **what, "lane": batch.lane})
+            events.append({"at": stamp(batch.touched_at or batch.committed_at), "action": outcome, **what})
     for failure in home.failures.find(FailureQuery(name, stream, key=key, include_closed=True)):
-        common = {"failure": failure.id, "version": failure.version, "number": failure.number, "reason": failure.reason}
-        events.append({"at": stamp(failure.last_at), "action": "failed", **common, "attempts": failure.attempts})
+        why = {"failure": failure.id, "version": failure.version, "number": failure.number, "reason": failure.reason}
+        events.append({"at": stamp(failure.last_at), "action": "failed", **why, "attempts": failure.attempts})
         if failure.closed_at is not None:
-            events.append(
-                {
-                    "at": stamp(failure.closed_at),
-                    "action": "closed",
-                    "as": failure.closed_as,
-                    "run": failure.closed_by,
-                    **common,
-                }
-            )
+            closed = {"as": failure.closed_as, "run": failure.closed_by}
+            events.append({"at": stamp(failure.closed_at), "action": "closed", **closed, **why})
     events.sort(key=lambda event: str(event["at"]))
     cell = home.ledger.cells(name, stream, [key]).get(key)
     if not events and cell is None:

@@ -10,34 +10,45 @@ import msgspec
 
 from infra.entrypoints import Handlers, Reply, push_body, subscription_of
 from infra.local.bus import Claimed
+from infra.operations import Operations
 from infra.report import stream_report
 from infra.wiring import Hub
 from shared.errors import AuthError, ConfigError, Leased, StoreUnavailable, TransientError, WaybillError
 from shared.fetch import Order, fetch, publish_again
-from shared.ports import Notice, Run, continuation_topic, topic_of
-from shared.retry import redelivery_wait
+from shared.ports import Notice, Run, continuation_topic, dead_topic, topic_of
 from shared.stream import Stream
 from shared.sweep import conclude_runs, find_lost
 
 MOST_CONSUMERS: Final = 32
 OUTAGE_TRIES: Final = 3
 """Deliveries in a row to which the target answered nothing at all: then the run ends and leaves the rest pending."""
-MOST_DELIVERIES: Final = 100
-"""As at Pub/Sub: a message that came so often without an end goes to the dead letters."""
+MOST_DEATHS: Final = 100
+"""A message whose consumer died so often in a row goes to the dead letters. An outage, which is answered, never does."""
 
 
 class Consumers:
-    """Threads that take messages of one integration off the bus and hand them to its functions."""
+    """Threads that take messages of one integration off the bus and hand them to its functions.
 
-    def __init__(self, hub: Hub, name: str, lanes: int, notice: Notice) -> None:
+    Trouble that a human has to mend ends them, unless they are to `endure`: then messages wait and are tried again.
+    """
+
+    def __init__(self, hub: Hub, name: str, lanes: int, notice: Notice, *, endure: bool = False) -> None:
         self.hub = hub
+        self.endure = endure
         self.bus = hub.embedded.bus
         self.handlers = Handlers(hub, name, notice)
         self.notice = notice
-        self.topics = [topic_of(name), continuation_topic(name)]
+        operations = Operations(hub, notice)
+        self._handlers: dict[str, Callable[[bytes], Reply]] = {
+            topic_of(name): self.handlers.sink,
+            continuation_topic(name): lambda body: self.handlers.source(body, {}),
+            dead_topic(topic_of(name)): lambda body: operations.carry_out("dead_letter", body),
+        }
+        self.topics = list(self._handlers)
         self.subscription = subscription_of(name)
         self.done = threading.Event()
         self.trouble: WaybillError | None = None
+        self.crash: Exception | None = None
         self.silence = 0
         self._lock = threading.Lock()
         self._threads = [
@@ -57,25 +68,26 @@ class Consumers:
             thread.join()
 
     def _consume(self) -> None:
-        while not self.done.is_set() and not self.hub.clock.stopping and self.trouble is None:
+        while not self.done.is_set() and not self.hub.clock.stopping and self.in_order:
             try:
                 claimed = self.bus.claim(self.topics)
             except StoreUnavailable as error:
                 self._note(error)
-                return
+                self.bus.wait(1.0)
+                continue
             if claimed is None:
                 self.bus.wait(1.0)
             else:
                 self._bring(claimed)
 
     def _bring(self, claimed: Claimed) -> None:
-        reply = Reply(503)
+        reply = Reply(503, wait=1.0)
         try:
             body = push_body(claimed.message, self.subscription, claimed.attempts)
-            handle: Callable[[bytes], Reply] = (
-                self.handlers.sink if claimed.topic == self.topics[0] else lambda body: self.handlers.source(body, {})
-            )
-            reply = handle(body)
+            reply = self._handlers[claimed.topic](body)
+        except Exception as error:
+            self.notice("handler_fell_over", error=type(error).__name__)
+            self.crash = self.crash or error
         finally:
             self._answer(claimed, reply)
 
@@ -84,9 +96,9 @@ class Consumers:
             self.silence = 0
             self.bus.acknowledge(claimed)
             return
-        if reply.status == 400 or claimed.attempts >= MOST_DELIVERIES:
+        if reply.status == 400 or claimed.unanswered >= MOST_DEATHS:
             self.notice("dead_letter", message=claimed.id, attempts=claimed.attempts)
-            self.bus.publish(f"{claimed.topic}-dead", [claimed.message])
+            self.bus.publish(dead_topic(claimed.topic), [claimed.message])
             self.bus.acknowledge(claimed)
             return
         if isinstance(reply.error, AuthError | ConfigError):
@@ -94,15 +106,21 @@ class Consumers:
         elif reply.outage:
             with self._lock:
                 self.silence += 1
-                if self.silence >= OUTAGE_TRIES:
-                    detail = (reply.body or {}).get("detail", "no answer")
-                    self.trouble = self.trouble or TransientError(f"the target answers nobody: {detail}")
+                silent_enough = self.silence >= OUTAGE_TRIES
+            if silent_enough:
+                detail = (reply.body or {}).get("detail", "no answer")
+                self._note(TransientError(f"the target answers nobody: {detail}"))
         elif reply.error is None:
             self.silence = 0
-        wait = reply.wait or redelivery_wait(0.2, claimed.attempts, self.hub.clock.random) * bool(reply.error)
-        self.bus.refuse(claimed, wait)
+        self.bus.refuse(claimed, reply.wait)
+
+    @property
+    def in_order(self) -> bool:
+        return self.endure or (self.trouble is None and self.crash is None)
 
     def _note(self, error: WaybillError) -> None:
+        if self.endure:
+            return
         with self._lock:
             self.trouble = self.trouble or error
         self.bus.wake()
@@ -161,10 +179,12 @@ def run_streams(
                 result.state = "failed"
                 result.error = error if isinstance(error, WaybillError) else StoreUnavailable(str(error))
             result.seconds = hub.clock.monotonic() - begun
-            if consumers.trouble is not None:
+            if not consumers.in_order:
                 break
     finally:
         consumers.stop()
+    if consumers.crash is not None:
+        raise consumers.crash
     return results
 
 
@@ -189,7 +209,7 @@ def read_stream(
                 hub.home,
                 order,
                 notice,
-                stopping=lambda: hub.clock.stopping or consumers.trouble is not None,
+                stopping=lambda: hub.clock.stopping or not consumers.in_order,
             )
         except BaseException as error:
             failure.append(error)
@@ -211,7 +231,7 @@ def read_stream(
 def settle_stream(hub: Hub, stream: Stream, consumers: Consumers, result: StreamRun, watch: Callable[[], None]) -> None:
     """Waits until nothing of the stream is pending; brings back what the bus lost on the way."""
     home, bus = hub.home, hub.embedded.bus
-    while not hub.clock.stopping and consumers.trouble is None:
+    while not hub.clock.stopping and consumers.in_order:
         watch()
         if bus.depth(consumers.topics) == 0:
             if next(home.batches.unsettled(stream.integration, stream.name), None) is None:

@@ -102,6 +102,8 @@ class Item(msgspec.Struct):
     change: Change
     fingerprint: str
     doubtful: bool = False
+    by_hand: bool = False
+    """A human wants it sent: the target is asked first, but one that cannot be asked is no reason to hold it back."""
     passing: Passing | None = None
 
 
@@ -201,7 +203,8 @@ class Delivery:
                 continue
             known = cell.target_id if cell is not None and not cell.deleted else ""
             change = Change(record.key, record.operation, content, known)
-            items.append(Item(place, record, change, fingerprint, doubtful=letter == DOUBTFUL))
+            by_hand = replaying and letter == PENDING
+            items.append(Item(place, record, change, fingerprint, letter == DOUBTFUL or by_hand, by_hand))
         return items
 
     def send(self, items: list[Item]) -> list[Item]:
@@ -306,8 +309,12 @@ class Delivery:
                 item.passing, item.doubtful = found, True
                 send.append(item)
                 continue
-            self.heard()
-            if isinstance(found, CannotAsk):
+            if not isinstance(found, CannotAsk):
+                self.heard()
+            if isinstance(found, CannotAsk) and item.by_hand:
+                item.doubtful = item.by_hand = False
+                send.append(item)
+            elif isinstance(found, CannotAsk):
                 self.settle_item(item, unknown(IN_DOUBT, "it may have arrived, and the target cannot be asked"))
             elif isinstance(found, Absent):
                 if item.record.operation == "delete":

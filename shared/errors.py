@@ -139,8 +139,8 @@ class Leased(WaybillError):
 
     cure = "wait for it to end"
 
-    def __init__(self, message: str, *, holder: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, holder: str = "", cure: str = "") -> None:
+        super().__init__(message, cure=cure)
         self.holder = holder
 
 

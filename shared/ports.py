@@ -312,6 +312,9 @@ class Batches(Protocol):
 
     def unsettled(self, integration: str, stream: str | None = None) -> Iterator[Batch]: ...
 
+    def naming(self, integration: str, stream: str, key: str) -> Iterator[Batch]:
+        """The batches that carry a record of this key, oldest first."""
+
     def get(self, batch: str) -> Batch | None: ...
 
 
@@ -509,6 +512,11 @@ def topic_of(integration: str) -> str:
 def continuation_topic(integration: str) -> str:
     """The topic that brings a run back to its source function."""
     return f"{integration}-continue"
+
+
+def dead_topic(topic: str) -> str:
+    """Where messages go that ended whoever took them, or that nobody understands."""
+    return f"{topic}-dead"
 
 
 def lease_name(integration: str, stream: str) -> str:

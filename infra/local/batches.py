@@ -102,6 +102,12 @@ class LocalBatches:
             "integration = ? AND state <> 'settled' AND (? IS NULL OR stream = ?)", (integration, stream, stream)
         )
 
+    def naming(self, integration: str, stream: str, key: str) -> Iterator[Batch]:
+        quoted = msgspec.json.encode(key)
+        for batch in self._each("integration = ? AND stream = ? AND instr(idents, ?)", (integration, stream, quoted)):
+            if key in batch.keys:
+                yield batch
+
     def get(self, batch: str) -> Batch | None:
         return next(self._each("id = ?", (batch,)), None)
 

@@ -26,6 +26,8 @@ class Claimed(msgspec.Struct, frozen=True):
     id: int
     topic: str
     attempts: int
+    unanswered: int
+    """How often in a row whoever had it said nothing: it died."""
     message: Message
 
 
@@ -85,16 +87,18 @@ class LocalBus:
         def work(connection: sqlite3.Connection) -> Claimed | None:
             for topic, lane, holder in self._free_lanes(connection, topics, now):
                 row = connection.execute(
-                    "SELECT id, attempts, attributes, data FROM messages WHERE topic = ? AND lane = ? ORDER BY id LIMIT 1",
+                    "SELECT id, attempts, unanswered, attributes, data FROM messages WHERE topic = ? AND lane = ? ORDER BY id LIMIT 1",
                     (topic, lane),
                 ).fetchone()
                 if row is None or not self._is_free(topic, lane, holder):
                     continue
-                connection.execute("UPDATE messages SET attempts = attempts + 1 WHERE id = ?", (row[0],))
+                connection.execute(
+                    "UPDATE messages SET attempts = attempts + 1, unanswered = unanswered + 1 WHERE id = ?", (row[0],)
+                )
                 connection.execute("UPDATE lanes SET owner = ? WHERE topic = ? AND lane = ?", (owner, topic, lane))
                 with self._arrived:
                     self._mine.add((topic, lane))
-                return Claimed(row[0], topic, row[1] + 1, Message(row[3], lane, msgspec.json.decode(row[2])))
+                return Claimed(row[0], topic, row[1] + 1, row[2], Message(row[4], lane, msgspec.json.decode(row[3])))
             return None
 
         return self._database.write(work)
@@ -109,7 +113,12 @@ class LocalBus:
     def refuse(self, claimed: Claimed, wait: float) -> None:
         """The message comes again after `wait` seconds, before anything else of its lane."""
         due = self._clock.now().timestamp() + wait
-        self._give_back(claimed, lambda connection: self._free(connection, claimed, due))
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE messages SET unanswered = 0 WHERE id = ?", (claimed.id,))
+            self._free(connection, claimed, due)
+
+        self._give_back(claimed, work)
 
     def wait(self, seconds: float) -> None:
         """Returns when something may have arrived, and at the latest after `seconds`."""

@@ -1,7 +1,4 @@
-"""Outside systems, one file each: `open_source(connection, read)` and `open_sink(connection, write)` side by side.
-
-A file also names its vendor's public address (`ADDRESS`) and the variables of its secrets (`SECRETS`).
-"""
+"""Outside systems, one file each: `open_source(connection, read)` and `open_sink(connection, write)` side by side."""
 
 from __future__ import annotations
 

@@ -37,8 +37,6 @@ from shared.errors import (
 from shared.outcome import Absent, Answer, Found, InDoubt, Passing, Probe, Verdict, delivered, rejected, unknown
 from shared.ports import Change
 
-ADDRESS: Final = "https://apiintegracao.milvus.com.br/api"
-SECRETS: Final = ("MILVUS_TOKEN",)
 MOST_FOUND: Final = 1000
 """`busca` never gives more rows than this, and no sign that there were more."""
 ON_CREATE_ONLY: Final = ("cliente_enderecos", "cliente_contatos")
@@ -61,7 +59,7 @@ class Clients:
     """Small, so that little is in doubt when the process dies: the target is slow and progress is recorded between."""
 
     def __init__(self, connection: Connection) -> None:
-        token = connection.secret(SECRETS[0])
+        token = connection.secret("MILVUS_TOKEN")
         self._pace = Pace(connection.rate, connection.clock, connection.pace_file, connection.stopping)
         self._http = Http(
             connection.url, {"Authorization": token}, self._pace, connection.retry, connection.clock, secrets=(token,)

@@ -35,8 +35,6 @@ from shared.errors import BAD_VERSION, NO_SOURCE_ID, ConfigError, GuardTripped, 
 from shared.ports import Page, Row, Window
 from shared.record import version_at
 
-ADDRESS: Final = "https://api2.ploomes.com"
-SECRETS: Final = ("PLOOMES_USER_KEY",)
 EXPANDED: Final = {"Contacts": "Phones,Tags,City($expand=State)"}
 """What can be read, and what is asked for with it."""
 LARGEST_PAGE: Final = 300
@@ -71,7 +69,7 @@ class Ploomes:
     system = "ploomes"
 
     def __init__(self, connection: Connection, read: str) -> None:
-        key = connection.secret(SECRETS[0])
+        key = connection.secret("PLOOMES_USER_KEY")
         self._closed = False
         self._pace = Pace(
             connection.rate, connection.clock, connection.pace_file, lambda: self._closed or connection.stopping()

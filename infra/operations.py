@@ -1,0 +1,126 @@
+"""The platform functions: sweeper, dead letters, replay and clean-up, over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from infra.entrypoints import Reply, _decode_push, problem
+from infra.queries import cleanup
+from infra.quantities import parse_duration
+from infra.wiring import Hub
+from shared.bury import bury
+from shared.errors import ConfigError, Leased, MalformedEnvelope, WaybillError
+from shared.ports import FailureQuery, Notice
+from shared.record import Envelope
+from shared.replay import replay
+from shared.sweep import sweep
+
+
+class _Asked(msgspec.Struct, forbid_unknown_fields=True):
+    """The optional JSON body of an operation."""
+
+    integration: str | None = None
+    stream: str | None = None
+    outcome: str | None = None
+    number: int | None = None
+    status: int | None = None
+    key: str | None = None
+    reason: str = ""
+    older_than: str | None = None
+
+
+class Operations:
+    """Each takes POST with an optional JSON body and answers 200 with what it did."""
+
+    def __init__(self, hub: Hub, notice: Notice) -> None:
+        self.hub = hub
+        self.notice = notice
+        self._known: dict[str, Callable[[bytes], Reply]] = {
+            "sweep": self.sweep,
+            "dead_letter": self.dead_letter,
+            "replay": self.replay,
+            "cleanup": self.cleanup,
+        }
+
+    def names(self) -> list[str]:
+        return list(self._known)
+
+    def carry_out(self, name: str, body: bytes) -> Reply:
+        try:
+            return self._known[name](body)
+        except (msgspec.DecodeError, ConfigError) as error:
+            return problem(400, "bad request", str(error))
+        except Leased as error:
+            return problem(409, "leased", str(error))
+        except WaybillError as error:
+            self.notice("operation_failed", operation=name, error=type(error).__name__)
+            return problem(503, type(error).__name__, str(error))
+
+    def sweep(self, body: bytes) -> Reply:
+        """Publishes again what got lost, closes runs that are over, raises and clears alerts."""
+        asked = _asked(body)
+        done: dict[str, Any] = {}
+        for name, integration in self.hub.integrations.items():
+            if asked.integration in (None, name):
+                streams = [self.hub.stream(integration, each) for each in integration.streams.values()]
+                after = integration.alerts.consecutive_failures
+                done[name] = msgspec.to_builtins(sweep(streams, self.hub.home, self.notice, after))
+        return Reply(200, {"schema_version": 1, "integrations": done})
+
+    def dead_letter(self, body: bytes) -> Reply:
+        """A message that killed its sink again and again: what is pending of its batch becomes exhausted failures."""
+        try:
+            envelope = Envelope.from_bytes(_decode_push(body).message.data)
+        except (msgspec.DecodeError, MalformedEnvelope) as error:
+            self.notice("dead_letter_unreadable", error=type(error).__name__)
+            return Reply(204)
+        integration = self.hub.integration(envelope.integration)
+        stream = self.hub.streams(integration, envelope.stream)[0]
+        buried = bury(envelope, stream, self.hub.home)
+        self.notice("dead_letter_buried", batch=envelope.batch, records=buried)
+        return Reply(204)
+
+    def replay(self, body: bytes) -> Reply:
+        """Commits and publishes failures again; the sink function delivers them."""
+        asked = _asked(body)
+        if not asked.integration:
+            raise ConfigError("integration: which one?")
+        if not asked.reason.strip():
+            raise ConfigError("reason: a replay needs one")
+        integration = self.hub.integration(asked.integration)
+        before = None
+        if asked.older_than:
+            from datetime import timedelta
+
+            before = self.hub.clock.now() - timedelta(seconds=_seconds(asked.older_than))
+        runs: list[dict[str, Any]] = []
+        for name in [asked.stream] if asked.stream else list(integration.streams):
+            stream = self.hub.streams(integration, name)[0]
+            query = FailureQuery(
+                integration.name, stream.name, asked.outcome, asked.number, asked.status, asked.key, before
+            )
+            if self.hub.home.failures.count(query):
+                run = replay(stream, self.hub.home, query, asked.reason, self.notice)
+                runs.append({"run": run.id, "stream": stream.name, "planned": run.fetched})
+        return Reply(200, {"schema_version": 1, "integration": integration.name, "runs": runs})
+
+    def cleanup(self, body: bytes) -> Reply:
+        from datetime import timedelta
+
+        asked = _asked(body)
+        age = timedelta(seconds=_seconds(asked.older_than)) if asked.older_than else None
+        return Reply(200, {"schema_version": 1, **cleanup(self.hub, asked.integration, age)})
+
+
+def _asked(body: bytes) -> _Asked:
+    return msgspec.json.decode(body or b"{}", type=_Asked)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise ConfigError(f"older_than: {error}") from error

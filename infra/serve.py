@@ -1,0 +1,189 @@
+"""`waybill serve`: every HTTP function, the bus, the schedule and the sweeper in one process, until interrupted."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
+from werkzeug.routing import Map, Rule
+from werkzeug.serving import make_server
+from werkzeug.wrappers import Request, Response
+
+from infra.entrypoints import PUSH_BYTES, Handlers, Reply, problem
+from infra.local.schedule import next_after
+from infra.log import notice_to
+from infra.operations import Operations
+from infra.runner import Consumers
+from infra.wiring import Hub
+from shared.errors import ConfigError, WaybillError
+
+SWEEP_SECONDS: Final = 30.0
+TICK_SECONDS: Final = 0.5
+
+
+class Server:
+    """The HTTP functions under their paths."""
+
+    def __init__(self, hub: Hub, handlers: dict[str, Handlers], operations: Operations) -> None:
+        self.hub = hub
+        self.handlers = handlers
+        self.operations = operations
+        self.paths = Map(
+            [
+                Rule("/", endpoint="front"),
+                Rule("/functions/operations/<name>", endpoint="operation"),
+                Rule("/functions/<integration>/<end>", endpoint="function"),
+            ]
+        )
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        request = Request(environ)
+        request.max_content_length = PUSH_BYTES
+        try:
+            endpoint, values = self.paths.bind_to_environ(environ).match()
+            response: Response = getattr(self, endpoint)(request, **values)
+        except RequestEntityTooLarge:
+            response = _response(problem(413, "too large", f"at most {PUSH_BYTES} bytes"))
+        except HTTPException as error:
+            response = _response(problem(error.code or 500, error.name, error.description or ""))
+        except WaybillError as error:
+            response = _response(problem(503, type(error).__name__, str(error)))
+        return response(environ, start_response)
+
+    def front(self, request: Request) -> Response:
+        """For people who open the address in a browser."""
+        lines = ["Waybill serves these functions, each by POST:"]
+        lines += [f"  /functions/{name}/source\n  /functions/{name}/sink" for name in self.handlers]
+        lines += [f"  /functions/operations/{name}" for name in self.operations.names()]
+        return Response("\n".join([*lines, "", "Look around with ./waybill status", ""]), content_type="text/plain")
+
+    def function(self, request: Request, integration: str, end: str) -> Response:
+        handlers = self.handlers.get(integration)
+        if handlers is None or end not in ("source", "sink"):
+            raise NotFound(f"there is no function {integration}/{end}")
+        if request.method != "POST":
+            return _response(problem(405, "method not allowed", "this function takes POST"))
+        body = request.get_data()
+        return _response(handlers.sink(body) if end == "sink" else handlers.source(body, dict(request.headers)))
+
+    def operation(self, request: Request, name: str) -> Response:
+        if name not in self.operations.names():
+            raise NotFound(f"there is no operation {name}")
+        if request.method != "POST":
+            return _response(problem(405, "method not allowed", "this function takes POST"))
+        return _response(self.operations.carry_out(name, request.get_data()))
+
+
+def _response(reply: Reply) -> Response:
+    kind = "application/problem+json" if reply.status >= 400 else "application/json"
+    body = b"" if reply.body is None else msgspec.json.encode(reply.body)
+    return Response(body, status=reply.status, content_type=kind)
+
+
+class Timetable:
+    """Which stream is due when, by its cron expression."""
+
+    def __init__(self, hub: Hub, names: list[str]) -> None:
+        self.hub = hub
+        self.due: dict[tuple[str, str], datetime] = {}
+        for name in names:
+            for stream in hub.integration(name).streams.values():
+                if stream.enabled and stream.schedule:
+                    self.due[name, stream.name] = next_after(stream.schedule, hub.clock.now())
+
+    def take_due(self) -> list[tuple[str, str, datetime]]:
+        """What has come due since the last time, each with the time for which it was scheduled. What a paused
+        integration missed is not made up for: its next window reads it."""
+        now = self.hub.clock.now()
+        found = []
+        for (name, stream), at in list(self.due.items()):
+            if at > now + timedelta(days=1):
+                self.due[name, stream] = next_after(self._cron(name, stream), now)
+            elif at <= now:
+                self.due[name, stream] = next_after(self._cron(name, stream), now)
+                if not self.hub.home.schedule.paused(name):
+                    found.append((name, stream, at))
+        return found
+
+    def _cron(self, name: str, stream: str) -> str:
+        cron = self.hub.integration(name).streams[stream].schedule
+        assert cron is not None
+        return cron
+
+
+def serve(hub: Hub, host: str, port: int, note: Callable[[str], None]) -> None:
+    """Runs until the hub's clock is stopped; then ends when every batch in hand is done.
+
+    An integration whose environment is not complete is left out, and said to be. Raises ConfigError if the port is taken.
+    """
+    notice = notice_to()
+    names = ready_integrations(hub, note)
+    consumers = {name: Consumers(hub, name, hub.integration(name).sink.lanes, notice, endure=True) for name in names}
+    handlers = {name: each.handlers for name, each in consumers.items()}
+    operations = Operations(hub, notice)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    try:
+        server = make_server(host, port, Server(hub, handlers, operations), threaded=True)
+    except (OSError, SystemExit) as error:
+        raise ConfigError(f"port {port} of {host} is not free", cure="choose another one with --port") from error
+    threads = [threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="http", daemon=True)]
+    threads.append(threading.Thread(target=_keep_time, args=(hub, names, handlers, notice), name="schedule"))
+    threads.append(threading.Thread(target=_keep_sweeping, args=(hub, operations), name="sweeper"))
+    for each in consumers.values():
+        each.start()
+    for thread in threads:
+        thread.start()
+    note(f"listening on http://{host}:{server.server_port}")
+    while not hub.clock.stopping:
+        hub.clock.sleep(3600)
+    server.shutdown()
+    server.server_close()
+    for each in consumers.values():
+        each.stop()
+    for thread in threads[1:]:
+        thread.join()
+    note("stopped; nothing in hand")
+
+
+def ready_integrations(hub: Hub, note: Callable[[str], None]) -> list[str]:
+    """The integrations whose rules and environment are complete."""
+    ready = []
+    for name, integration in hub.integrations.items():
+        try:
+            streams = hub.streams(integration)
+            hub.check_environment(streams)
+        except ConfigError as error:
+            note(f"{name} is not served: {error}")
+            if error.cure:
+                note(f"  what to do: {error.cure}")
+        else:
+            ready.append(name)
+    return ready
+
+
+def _keep_time(hub: Hub, names: list[str], handlers: dict[str, Handlers], notice: Any) -> None:
+    timetable = Timetable(hub, names)
+    running: list[threading.Thread] = []
+    while not hub.clock.stopping:
+        for name, stream, at in timetable.take_due():
+            body = msgspec.json.encode({"stream": stream})
+            headers = {"X-CloudScheduler-ScheduleTime": at.isoformat()}
+            notice("scheduled", integration=name, stream=stream)
+            thread = threading.Thread(target=handlers[name].source, args=(body, headers), name=f"{name}-{stream}")
+            thread.start()
+            running.append(thread)
+        running = [thread for thread in running if thread.is_alive()]
+        hub.clock.sleep(TICK_SECONDS)
+    for thread in running:
+        thread.join()
+
+
+def _keep_sweeping(hub: Hub, operations: Operations) -> None:
+    while not hub.clock.stopping:
+        operations.carry_out("sweep", b"")
+        hub.clock.sleep(SWEEP_SECONDS)
