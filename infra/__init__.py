@@ -1,1 +1,2 @@
-"""Adapters and composition: outside systems, the two homes, configuration, command line. No HCL here, that is in terraform/."""
+"""Adapters and composition: outside systems, the two homes, configuration, command line. No HCL here, that is in
+terraform/."""

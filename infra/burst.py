@@ -269,10 +269,9 @@ class Burst:
     def _head(self, method: str, path: str) -> bytes:
         """Everything before the length of the body. Raises ConfigError for what would not be one request."""
         target = self._path + path
-        if not (method.isalpha() and method.isascii() and target.startswith("/") and target.isascii()):
-            raise ConfigError(f"{method} {redact(self.base_url + path, self._secrets)} cannot be sent")
-        if not target.isprintable() or " " in target:
-            raise ConfigError(f"{method} {redact(self.base_url + path, self._secrets)} cannot be sent")
+        sendable = target.isascii() and target.isprintable() and " " not in target and path.startswith("/")
+        if not sendable or not (method.isascii() and method.isalpha()):
+            raise ConfigError(f"{method!r} {redact(self.base_url + path, self._secrets)} cannot be sent")
         if len(self._heads) >= KNOWN_HEADS:
             self._heads.clear()
         head = f"{method} {target} HTTP/1.1\r\n{self._fields}Content-Length: ".encode("latin-1")

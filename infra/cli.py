@@ -68,7 +68,7 @@ def command(name: str, example: str, **settings: Any) -> Callable[[Callable[...,
             except WaybillError as error:
                 code = report_error(session, error)
             except BrokenPipeError:
-                sys.stdout = open(os.devnull, "w")
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 code = 0
             except KeyboardInterrupt:
                 session.signal = signal.SIGINT

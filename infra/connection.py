@@ -81,7 +81,7 @@ class Connection:
         self.unsent = data
         self.place = place
         self.latest = latest
-        self.touched = self.done = self.keep = False
+        self.touched = self.done = self.keep = self._complete_head = False
 
     def write(self) -> None:
         """Writes as much as the socket takes."""

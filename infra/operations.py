@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from infra.entrypoints import Reply, _decode_push, problem
-from infra.queries import cleanup
 from infra.quantities import parse_duration
+from infra.queries import cleanup
 from infra.wiring import Hub
 from shared.bury import bury
 from shared.errors import ConfigError, Leased, MalformedEnvelope, WaybillError

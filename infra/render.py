@@ -120,19 +120,20 @@ def plan(document: dict[str, Any]) -> None:
             f"{planned['minutes']:.1f} minutes at the rate limits, {planned['cost_usd']:.2f} USD",
         )
         for sample in planned["samples"]:
-            _print(
-                f"  {sample['action']} {sample['key']}: {', '.join(sample['fields']) or 'no field that can be compared'}"
-            )
+            fields = ", ".join(sample["fields"]) or "no field that can be compared"
+            _print(f"  {sample['action']} {sample['key']}: {fields}")
     _print(f"next: ./waybill run {document['integration']}")
 
 
 def status(document: dict[str, Any]) -> None:
     for each in document["integrations"]:
-        table = _table("stream", "state", "last run", "cursor", "fetched", "delivered", "pending", "open", "next run",
-                       title=f"{each['name']}  {each['source']} → {each['sink']}" + ("  paused" if each["paused"] else ""))  # fmt: skip
+        title = f"{each['name']}  {each['source']} → {each['sink']}" + ("  paused" if each["paused"] else "")
+        columns = ("stream", "state", "last run", "cursor", "fetched", "delivered", "pending", "open", "next run")
+        table = _table(*columns, title=title)
         for s in each["streams"]:
-            _row(table, s["name"], s["state"], s["last_run_at"], s["cursor"], s["fetched"], s["delivered"], s["pending"],
-                 s["open_failures"], s["next_run"] if s["enabled"] else "not enabled")  # fmt: skip
+            next_run = s["next_run"] if s["enabled"] else "not enabled"
+            counts = (s["fetched"], s["delivered"], s["pending"], s["open_failures"])
+            _row(table, s["name"], s["state"], s["last_run_at"], s["cursor"], *counts, next_run)
         _print(table)
         for s in each["streams"]:
             if s["lease"]:
@@ -201,7 +202,7 @@ def replay_plan(document: dict[str, Any]) -> None:
         return
     kinds = ", ".join(f"{count:,} {outcome}" for outcome, count in document["outcomes"].items())
     _print(
-        f"{document['planned']:,} failures ({kinds}), of which {document['superseded']:,} are superseded by newer versions",
+        f"{document['planned']:,} failures ({kinds}), {document['superseded']:,} of them superseded by newer versions",
         f"about {document['calls']:,} calls, {document['minutes']:.1f} minutes at the rate limit",
     )
 

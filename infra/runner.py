@@ -1,4 +1,5 @@
-"""The embedded home at work: consumers that bring each message to its handler, and a run that waits until all is settled."""
+"""The embedded home at work: consumers that bring each message to its handler, and a run that waits until all is
+settled."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ MOST_CONSUMERS: Final = 32
 OUTAGE_TRIES: Final = 3
 """Deliveries in a row to which the target answered nothing at all: then the run ends and leaves the rest pending."""
 MOST_DEATHS: Final = 100
-"""A message whose consumer died so often in a row goes to the dead letters. An outage, which is answered, never does."""
+"""A message whose consumer died so often in a row goes to the dead letters. An outage, which is answered, never does.
+"""
 
 
 class Consumers:
@@ -57,6 +59,7 @@ class Consumers:
         ]
 
     def start(self) -> None:
+        self.bus.hurry(self.topics)
         for thread in self._threads:
             thread.start()
 

@@ -119,7 +119,8 @@ class Timetable:
 def serve(hub: Hub, host: str, port: int, note: Callable[[str], None]) -> None:
     """Runs until the hub's clock is stopped; then ends when every batch in hand is done.
 
-    An integration whose environment is not complete is left out, and said to be. Raises ConfigError if the port is taken.
+    An integration whose environment is not complete is left out, and said to be. Raises ConfigError if the port is
+    taken.
     """
     notice = notice_to()
     names = ready_integrations(hub, note)

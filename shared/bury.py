@@ -15,11 +15,12 @@ from shared.stream import Stream
 def bury(envelope: Envelope, stream: Stream, home: Home) -> int:
     """Ends every pending record of the batch as exhausted and gives their number; 0 if the batch was settled already.
 
-    Records that an attempt is known to have left in doubt are unknown instead. A message that carries other records than
-    its batch says nothing of them: the batch is published again from the archive. Raises Leased while an attempt has the batch.
+    Records that an attempt is known to have left in doubt are unknown instead. A message that carries other records
+    than its batch says nothing of them: the batch is published again from the archive. Raises Leased while an attempt
+    has the batch.
     """
     attempt = uuid.uuid4().hex
-    batch, earlier = home.batches.begin(envelope.batch, attempt)
+    batch, _ = home.batches.begin(envelope.batch, attempt)
     if batch is None:
         return 0
     try:

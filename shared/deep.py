@@ -7,14 +7,15 @@ from itertools import islice
 
 from shared.errors import TransientError
 from shared.outcome import Absent
+from shared.plan import judge_row
 from shared.ports import Change, Home, Sink, Source, Window
 from shared.record import Record
-from shared.plan import judge_row
 from shared.stream import Stream
 
 
 def compare_with_source(stream: Stream, home: Home, source: Source) -> Iterator[dict[str, str]]:
-    """Keys at the source that the hub never delivered nor recorded a failure of, and delivered keys gone from the source.
+    """Keys at the source that the hub never delivered nor recorded a failure of, and delivered keys gone from the
+    source.
 
     Reads everything from the stream's first date to its cursor. Raises what the source raises.
     """

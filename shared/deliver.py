@@ -285,7 +285,7 @@ class Delivery:
             return [InDoubt(f"the connector failed with {type(error).__name__}")] * len(items)
 
     def ask_about_doubtful(self, items: list[Item]) -> list[Item]:
-        """The items to send, each once: those that were never in doubt, and those of which the target said what to do."""
+        """The items to send, each once: those never in doubt, and those of which the target said what to do."""
         sure = [item for item in items if not item.doubtful]
         return sure + self.probe([item for item in items if item.doubtful])
 

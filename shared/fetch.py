@@ -171,8 +171,8 @@ class Fetcher:
         return run
 
     def horizon(self, source: Source) -> datetime:
-        """Up to where the source can be trusted to be complete: a whole second of its clock, and never far ahead of our own, so that one wrong
-        clock delays records but does not carry the cursor past any."""
+        """Up to where the source can be trusted to be complete: a whole second of its clock, and never far ahead of our
+        own, so that one wrong clock delays records but does not carry the cursor past any."""
         theirs, ours = source.now(), self.home.clock.now()
         if abs(theirs - ours) > CLOCK_TOLERANCE:
             self.notice("clocks_disagree", stream=self.stream.name, seconds=round((theirs - ours).total_seconds()))
@@ -256,7 +256,8 @@ class Fetcher:
     def total_disagrees(self, run: Run, source: Source) -> bool:
         """Whether the window has to be read once more, since the source steadily says that it holds more rows.
 
-        A total that moved while the window was read is left to the next window. Raises GuardTripped after a second pass.
+        A total that moved while the window was read is left to the next window. Raises GuardTripped after a second
+        pass.
         """
         assert run.window is not None
         if run.limit is not None or run.total is None or run.pass_rows >= run.total:
@@ -267,7 +268,7 @@ class Fetcher:
         if run.passes:
             raise GuardTripped(
                 f"{source.system} says that the window holds {total} rows and gave {run.pass_rows}, twice",
-                cure="the source hides rows behind a cap or a filter: narrow the window with --since, or ask its support",
+                cure="the source hides rows behind a cap or a filter: narrow the window with --since",
             )
         self.notice("total_disagrees", run=run.id, total=total, read=run.pass_rows)
         return True

@@ -34,8 +34,8 @@ class Cell(msgspec.Struct, frozen=True):
 def judge_version(record: Record, cell: Cell | None, on_conflict: str, *, replaying: bool) -> Outcome | None:
     """What the ledger says of a record before its content is known, or None.
 
-    A version whose failure is open waits for a replay and is a duplicate; an older one is superseded, and so is a second
-    object of the same identity where the first one keeps it.
+    A version whose failure is open waits for a replay and is a duplicate; an older one is superseded, and so is a
+    second object of the same identity where the first one keeps it.
     """
     if cell is None:
         return None
@@ -52,8 +52,8 @@ def judge_content(record: Record, fingerprint: str, cell: Cell | None, run: str)
     """What the ledger says of a record's content, or None if it has to be sent.
 
     Content that the target already has is unchanged; the same version read twice in one run is a duplicate. A version
-    equal to the applied one with other content is sent: the source changed it twice within one tick of its clock, or the
-    mapping changed.
+    equal to the applied one with other content is sent: the source changed it twice within one tick of its clock, or
+    the mapping changed.
     """
     if cell is None or not cell.version:
         return None

@@ -27,7 +27,7 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class StreamPlan(msgspec.Struct):
-    """Counts per outcome as they would be, with `delivered` standing for what would be sent, and what is to be invalid."""
+    """Counts per outcome as they would be; `delivered` stands for what would be sent."""
 
     counts: Counts
     creates: int = 0

@@ -164,8 +164,8 @@ class Failure(msgspec.Struct):
 
 
 def failed_again(earlier: Failure, later: Failure) -> Failure:
-    """The failure after its record failed once more: while it is open it keeps its first time and the batch in which the
-    record was fetched, so that closing it amends that batch."""
+    """The failure after its record failed once more: while it is open it keeps its first time and the batch in which
+    the record was fetched, so that closing it amends that batch."""
     if earlier.closed_at is not None:
         return later
     return msgspec.structs.replace(
@@ -294,7 +294,8 @@ class Batches(Protocol):
     def published(self, batches: Sequence[str], at: datetime) -> None: ...
 
     def begin(self, batch: str, attempt: str) -> tuple[Batch | None, str]:
-        """Marks a batch as being sent by this attempt, and gives it with the earlier attempt that left it so ("" if none).
+        """Marks a batch as being sent by this attempt, and gives it with the earlier attempt that left it so ("" if
+        none).
 
         Gives None for a batch that is settled or not there. Raises Leased while another live attempt has it.
         """

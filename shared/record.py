@@ -63,7 +63,7 @@ def lane_of(key: str, lanes: int) -> int:
 
 
 def content_hash(content: Any) -> str:
-    """A fingerprint of what is sent to the target: equal content has equal fingerprints in whatever order it was built."""
+    """A fingerprint of what is sent: equal content has equal fingerprints, in whatever order it was built."""
     return hashlib.blake2b(_encode_sorted(content), digest_size=12).hexdigest()
 
 

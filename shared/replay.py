@@ -54,8 +54,9 @@ def plan_replay(stream: Stream, home: Home, query: FailureQuery) -> ReplayPlan:
 def replay(stream: Stream, home: Home, query: FailureQuery, reason: str, notice: Notice) -> Run:
     """Commits and publishes the failures that the query means, as a run of their own.
 
-    A record that failed for want of an identity is identified again by the rules of today; where it has one, the failure
-    under its makeshift name is superseded and the record travels under its own. Raises Leased while a run holds the stream.
+    A record that failed for want of an identity is identified again by the rules of today; where it has one, the
+    failure under its makeshift name is superseded and the record travels under its own. Raises Leased while a run holds
+    the stream.
     """
     lease = home.leases.take(lease_name(stream.integration, stream.name))
     try:

@@ -20,9 +20,9 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     def next_wait(self, attempt: int, after: float | None, random: Callable[[], float]) -> float | None:
         """Seconds to wait after attempt number `attempt` (from 1) failed, or None when the tries are used up.
 
-        What the other side asked for (Retry-After) is honoured and jittered upwards only; otherwise full jitter: anything
-        up to twice `wait` after the first try (so `wait` on average), twice that after each further one. `random` gives
-        numbers in [0, 1).
+        What the other side asked for (Retry-After) is honoured and jittered upwards only; otherwise full jitter:
+        anything up to twice `wait` after the first try (so `wait` on average), twice that after each further one.
+        `random` gives numbers in [0, 1).
         """
         if attempt >= self.attempts:
             return None

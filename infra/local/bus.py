@@ -87,7 +87,8 @@ class LocalBus:
         def work(connection: sqlite3.Connection) -> Claimed | None:
             for topic, lane, holder in self._free_lanes(connection, topics, now):
                 row = connection.execute(
-                    "SELECT id, attempts, unanswered, attributes, data FROM messages WHERE topic = ? AND lane = ? ORDER BY id LIMIT 1",
+                    "SELECT id, attempts, unanswered, attributes, data FROM messages "
+                    "WHERE topic = ? AND lane = ? ORDER BY id LIMIT 1",
                     (topic, lane),
                 ).fetchone()
                 if row is None or not self._is_free(topic, lane, holder):
@@ -120,6 +121,14 @@ class LocalBus:
 
         self._give_back(claimed, work)
 
+    def hurry(self, topics: Sequence[str]) -> None:
+        """Makes every waiting message due: somebody is here who asked for them, and their back-off was for nobody."""
+        self._database.write(
+            lambda connection: connection.executemany(
+                "UPDATE lanes SET deliver_at = 0 WHERE topic = ?", [(topic,) for topic in topics]
+            )
+        )
+
     def wait(self, seconds: float) -> None:
         """Returns when something may have arrived, and at the latest after `seconds`."""
         with self._arrived:
@@ -144,8 +153,8 @@ class LocalBus:
         marks = ",".join("?" * len(topics))
         with self._database.reading() as connection:
             row = connection.execute(
-                f"SELECT min(deliver_at) FROM lanes WHERE topic IN ({marks}) AND EXISTS (SELECT 1 FROM messages m WHERE "
-                "m.topic = lanes.topic AND m.lane = lanes.lane)",
+                f"SELECT min(deliver_at) FROM lanes WHERE topic IN ({marks}) AND EXISTS (SELECT 1 FROM messages m "
+                "WHERE m.topic = lanes.topic AND m.lane = lanes.lane)",
                 tuple(topics),
             ).fetchone()
         return None if row[0] is None else max(0.0, row[0] - self._clock.now().timestamp())

@@ -35,7 +35,7 @@ def find_traces(home: EmbeddedHome, key: str) -> dict[str, int]:
 
 
 def forget(home: EmbeddedHome, key: str) -> dict[str, Any]:
-    """Erases a key in every integration and gives the receipt. Raises Leased while a record of it is still on its way."""
+    """Erases a key in every integration and gives the receipt. Raises Leased while a record of it is on its way."""
     batches = list(_batches_with(home, key))
     if any(batch.state != "settled" for batch in batches):
         raise Leased("a record of this key is still on its way", cure="let the run end, or run again, then forget")

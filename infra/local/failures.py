@@ -81,8 +81,8 @@ def upsert_failures(connection: sqlite3.Connection, failures: Sequence[Failure])
         if row is not None:
             failure = failed_again(_decode(row[0]), failure)
         connection.execute(
-            "INSERT INTO failures (id, integration, stream, key, version, outcome, number, http_status, first_at, last_at, "
-            "closed_at, doc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?) ON CONFLICT (id) DO UPDATE SET "
+            "INSERT INTO failures (id, integration, stream, key, version, outcome, number, http_status, first_at, "
+            "last_at, closed_at, doc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?) ON CONFLICT (id) DO UPDATE SET "
             "outcome = excluded.outcome, number = excluded.number, http_status = excluded.http_status, "
             "last_at = excluded.last_at, closed_at = NULL, doc = excluded.doc",
             (

@@ -43,8 +43,9 @@ CREATE TABLE IF NOT EXISTS lanes (
     topic TEXT NOT NULL, lane TEXT NOT NULL, owner TEXT NOT NULL DEFAULT '', deliver_at REAL NOT NULL DEFAULT 0,
     PRIMARY KEY (topic, lane)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS messages (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, lane TEXT NOT NULL, batch TEXT, attempts INTEGER NOT NULL DEFAULT 0,
-    unanswered INTEGER NOT NULL DEFAULT 0, published_at REAL NOT NULL, attributes TEXT NOT NULL, data BLOB NOT NULL);
+    id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, lane TEXT NOT NULL, batch TEXT,
+    attempts INTEGER NOT NULL DEFAULT 0, unanswered INTEGER NOT NULL DEFAULT 0,
+    published_at REAL NOT NULL, attributes TEXT NOT NULL, data BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS messages_of_lane ON messages (topic, lane, id);
 CREATE INDEX IF NOT EXISTS messages_of_batch ON messages (batch) WHERE batch IS NOT NULL;
 """

@@ -98,7 +98,7 @@ def writable(contact_id: int, body: Row) -> Row:
             raise QueryError(f"Cannot convert the value of '{name}' to a {CONTACT.fields[name]}.")
         else:
             fields[name] = value
-    if "Name" in fields and not fields["Name"] or fields.get("TypeId", 1) not in TYPES:
+    if ("Name" in fields and not fields["Name"]) or fields.get("TypeId", 1) not in TYPES:
         raise QueryError("Name must not be empty and TypeId must be 1 or 2.")
     if fields.get("CityId") is not None and fields["CityId"] not in PLACES:
         raise QueryError(f"There is no city {fields['CityId']}.")

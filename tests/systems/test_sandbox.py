@@ -132,7 +132,7 @@ def test_people_are_valid_and_distinct_unless_asked_otherwise() -> None:
 def test_flawed_people_come_in_the_numbers_asked_for() -> None:
     rows = People(1, NOW).take(300, undocumented=4, invalid=6, duplicates=5)
     given = [row["Register"] for row in rows if row["Register"]]
-    wrong = [each for each in given if not (cpf.is_valid(each) and len(set(each)) > 1 or cnpj.is_valid(each))]
+    wrong = [each for each in given if not ((cpf.is_valid(each) and len(set(each)) > 1) or cnpj.is_valid(each))]
     assert (300 - len(given), len(wrong)) == (4, 6)
     repeats = Counter(given)
     assert sum(count - 1 for document, count in repeats.items() if document not in wrong) == 5
