@@ -18,6 +18,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from infra.http import Answer as HttpAnswer
 from infra.http import Http, InDoubtError
 from infra.pace import Pace
@@ -26,7 +28,6 @@ from shared.errors import (
     CREDENTIALS,
     GENERAL,
     NOT_ASKED,
-    RATE_LIMITED,
     REFUSED,
     UNDOCUMENTED_ANSWER,
     UNREACHABLE,
@@ -61,8 +62,10 @@ class Clients:
     def __init__(self, connection: Connection) -> None:
         token = connection.secret("MILVUS_TOKEN")
         self._pace = Pace(connection.rate, connection.clock, connection.pace_file, connection.stopping)
+        # Whoever delivers tries again, a whole portion at a time; trying here as well would multiply the tries.
+        once = msgspec.structs.replace(connection.retry, attempts=1)
         self._http = Http(
-            connection.url, {"Authorization": token}, self._pace, connection.retry, connection.clock, secrets=(token,)
+            connection.url, {"Authorization": token}, self._pace, once, connection.clock, secrets=(token,)
         )
 
     def repeatable(self, change: Change) -> bool:
@@ -165,7 +168,7 @@ def _one_by_one(changes: Sequence[Change], act: Callable[[Change], T]) -> list[T
             passing = Passing(str(error), error.number, error.after, error.http_status)
             failing += 1
             # One record may be what a target stumbles over; a second one right after it is an outage.
-            if failing < 2 and error.number not in (UNREACHABLE, RATE_LIMITED, GENERAL):
+            if failing < 2 and error.number not in (UNREACHABLE, GENERAL):
                 answers.append(passing)
                 continue
         return answers + [passing] * (len(changes) - len(answers))
