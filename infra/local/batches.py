@@ -16,7 +16,7 @@ from infra.local.ledger import LocalLedger
 from infra.local.owners import Owners
 from infra.local.schema import instant, micros
 from shared.accounting import Counts, Entries
-from shared.errors import Fenced, Leased
+from shared.errors import Fenced, Leased, StoreUnavailable
 from shared.outcome import LETTERS
 from shared.ports import Batch, Closure, Run, Settlement
 
@@ -61,7 +61,12 @@ class LocalBatches:
                 self._live.add(attempt)
             return found, earlier
 
-        return self._database.write(work)
+        try:
+            return self._database.write(work)
+        except StoreUnavailable:
+            # Whoever did not get the batch never lets go of it, so it must not count as live.
+            self._forget(attempt)
+            raise
 
     def settle(self, settlement: Settlement) -> None:
         state = "settled" if settlement.settled else "sending" if settlement.keep else "open"
@@ -79,10 +84,12 @@ class LocalBatches:
             )
             self._ledger.put(connection, row[1], row[2], settlement.cells)
             upsert_failures(connection, settlement.failures)
-            close_failures(connection, settlement.closures, settlement.run, settlement.at)
-            amend_batches(connection, settlement.closures)
+            closed = close_failures(connection, settlement.closures, settlement.run, settlement.at)
+            amend_batches(connection, closed)
 
         self._database.write(work)
+        if not settlement.keep:
+            self._forget(settlement.attempt)
 
     def renew(self, batch: str, attempt: str) -> None:
         with self._database.reading() as connection:
@@ -91,8 +98,12 @@ class LocalBatches:
             raise Fenced(f"batch {batch} was taken over")
 
     def let_go(self, batch: str, attempt: str) -> None:
-        with self._lock:
-            self._live.discard(attempt)
+        if self._forget(attempt):
+            self._database.write(
+                lambda connection: connection.execute(
+                    "UPDATE batches SET owner = '' WHERE id = ? AND attempt = ?", (batch, attempt)
+                )
+            )
 
     def of_run(self, run: str) -> Iterator[Batch]:
         return self._each("run = ?", (run,))
@@ -125,6 +136,13 @@ class LocalBatches:
                 return
             last = rows[-1][-1]
 
+    def _forget(self, attempt: str) -> bool:
+        """Whether the attempt had a batch in hand until now."""
+        with self._lock:
+            live = attempt in self._live
+            self._live.discard(attempt)
+        return live
+
     def _is_live(self, attempt: str, owner: str) -> bool:
         if not self._owners.alive(owner):
             return False
@@ -143,11 +161,14 @@ class LocalBooks:
     def counts(self, run: str) -> Counts:
         counts = Counts()
         with self._database.reading() as connection:
-            for (outcomes,) in connection.execute("SELECT outcomes FROM batches WHERE run = ?", (run,)):
+            # One statement sees one moment: between two, a commit would put the books out of balance.
+            for document, outcomes in connection.execute(
+                "SELECT NULL, outcomes FROM batches WHERE run = ?1 UNION ALL SELECT doc, '' FROM runs WHERE id = ?1",
+                (run,),
+            ):
                 counts.add_letters(outcomes)
-            row = connection.execute("SELECT doc FROM runs WHERE id = ?", (run,)).fetchone()
-        if row is not None:
-            counts.fetched = msgspec.json.decode(row[0], type=Run).fetched
+                if document is not None:
+                    counts.fetched = msgspec.json.decode(document, type=Run).fetched
         return counts
 
     def rules(self, run: str) -> dict[str, int]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from shared.errors import ConfigError, StoreUnavailable
+
+_TRIES = 100
+"""A folder that is empty may be removed between its making and the first file in it; then it is made again."""
 
 
 class LocalBlobs:
@@ -19,8 +23,7 @@ class LocalBlobs:
         path = self._path(name)
         temporary = path.with_name(f".{uuid.uuid4().hex}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            file = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+            file = _create(temporary)
             try:
                 view = memoryview(data)
                 while view:
@@ -31,17 +34,19 @@ class LocalBlobs:
             os.replace(temporary, path)
             _sync_folder(path.parent)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
             raise StoreUnavailable(f"cannot write {name}: {error.strerror}") from error
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        with open(self._path(name), "rb") as file:
+        with self._reaching(name), open(self._path(name), "rb") as file:
             file.seek(offset)
             return file.read() if length is None else file.read(length)
 
     def delete(self, name: str) -> None:
         path = self._path(name)
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError), self._reaching(name):
+            path.unlink()
         for folder in path.parents:
             if folder == self._folder:
                 return
@@ -51,23 +56,69 @@ class LocalBlobs:
                 return
 
     def names(self, prefix: str) -> Iterator[tuple[str, datetime]]:
-        for folder, _, files in os.walk(self._folder):
+        for folder, _, files in os.walk(self._folder, onerror=_complain):
             for file in sorted(files):
                 path = Path(folder, file)
                 name = path.relative_to(self._folder).as_posix()
-                if name.startswith(prefix) and not file.startswith("."):
-                    yield name, datetime.fromtimestamp(path.stat().st_mtime, UTC)
+                if not name.startswith(prefix) or file.startswith("."):
+                    continue
+                try:
+                    written_at = path.stat().st_mtime
+                except FileNotFoundError:
+                    continue
+                yield name, datetime.fromtimestamp(written_at, UTC)
 
     def _path(self, name: str) -> Path:
         parts = name.split("/")
-        if any(part in ("", ".", "..") or part.startswith(".") for part in parts):
+        if any(not part or part.startswith(".") for part in parts) or any(ord(letter) < 32 for letter in name):
             raise ConfigError(f"{name!r} is no name for a blob")
         return self._folder.joinpath(*parts)
 
+    @contextmanager
+    def _reaching(self, name: str) -> Iterator[None]:
+        """A folder, or something below a file, is no blob; that holds for the folder of all blobs only if it is one."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except (IsADirectoryError, NotADirectoryError) as error:
+            if self._folder.exists() and not self._folder.is_dir():
+                raise StoreUnavailable(f"{self._folder} is no folder") from error
+            raise FileNotFoundError(f"there is no blob called {name}") from error
+        except OSError as error:
+            raise StoreUnavailable(f"cannot reach {name}: {error.strerror}") from error
+
+
+def _create(path: Path) -> int:
+    """Opens a new file, in a folder that is made where it is missing."""
+    for _ in range(_TRIES):
+        with suppress(FileNotFoundError):
+            _make(path.parent)
+            return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    raise FileNotFoundError(2, "its folder is removed again and again")
+
+
+def _make(folder: Path) -> None:
+    """Makes a folder and those above it, each of them safe on disk."""
+    if folder.is_dir():
+        return
+    _make(folder.parent)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    _sync_folder(folder.parent)
+
 
 def _sync_folder(folder: Path) -> None:
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+    """One that is removed meanwhile needs no syncing."""
+    with suppress(FileNotFoundError):
+        file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
+def _complain(error: OSError) -> None:
+    """A folder that was removed while it was looked for is no trouble."""
+    if not isinstance(error, FileNotFoundError):
+        raise StoreUnavailable(f"cannot list {error.filename}: {error.strerror}") from error

@@ -14,6 +14,7 @@ import msgspec
 
 from infra.local.database import Database
 from infra.local.owners import Owners
+from shared.errors import StoreUnavailable
 from shared.ports import Clock, Message
 
 POLL_SECONDS = 0.2
@@ -83,6 +84,7 @@ class LocalBus:
         if not self._due(topics, now):
             return None
         owner = self._owners.mine()
+        claims: list[tuple[str, str]] = []
 
         def work(connection: sqlite3.Connection) -> Claimed | None:
             for topic, lane, holder in self._free_lanes(connection, topics, now):
@@ -99,25 +101,32 @@ class LocalBus:
                 connection.execute("UPDATE lanes SET owner = ? WHERE topic = ? AND lane = ?", (owner, topic, lane))
                 with self._arrived:
                     self._mine.add((topic, lane))
+                claims.append((topic, lane))
                 return Claimed(row[0], topic, row[1] + 1, row[2], Message(row[4], lane, msgspec.json.decode(row[3])))
             return None
 
-        return self._database.write(work)
+        try:
+            return self._database.write(work)
+        except StoreUnavailable:
+            # Whoever did not get the message never gives it back, so its lane must not count as taken.
+            with self._arrived:
+                self._mine.difference_update(claims)
+            raise
 
     def acknowledge(self, claimed: Claimed) -> None:
         def work(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM messages WHERE id = ?", (claimed.id,))
-            self._free(connection, claimed, 0.0)
+            self._free(connection, claimed, 0.0, 0.0)
 
         self._give_back(claimed, work)
 
     def refuse(self, claimed: Claimed, wait: float) -> None:
         """The message comes again after `wait` seconds, before anything else of its lane."""
-        due = self._clock.now().timestamp() + wait
+        now = self._clock.now().timestamp()
 
         def work(connection: sqlite3.Connection) -> None:
             connection.execute("UPDATE messages SET unanswered = 0 WHERE id = ?", (claimed.id,))
-            self._free(connection, claimed, due)
+            self._free(connection, claimed, now, now + wait)
 
         self._give_back(claimed, work)
 
@@ -151,13 +160,15 @@ class LocalBus:
     def next_due(self, topics: Sequence[str]) -> float | None:
         """Seconds until the next waiting message is due, 0 if one is, None if none waits."""
         marks = ",".join("?" * len(topics))
+        now = self._clock.now().timestamp()
         with self._database.reading() as connection:
             row = connection.execute(
-                f"SELECT min(deliver_at) FROM lanes WHERE topic IN ({marks}) AND EXISTS (SELECT 1 FROM messages m "
+                "SELECT min(CASE WHEN refused_at > ? THEN 0 ELSE deliver_at END) FROM lanes "
+                f"WHERE topic IN ({marks}) AND EXISTS (SELECT 1 FROM messages m "
                 "WHERE m.topic = lanes.topic AND m.lane = lanes.lane)",
-                tuple(topics),
+                (now, *topics),
             ).fetchone()
-        return None if row[0] is None else max(0.0, row[0] - self._clock.now().timestamp())
+        return None if row[0] is None else max(0.0, row[0] - now)
 
     def _due(self, topics: Sequence[str], now: float) -> bool:
         with self._database.reading() as connection:
@@ -167,13 +178,16 @@ class LocalBus:
 
     @staticmethod
     def _free_lanes(connection: sqlite3.Connection, topics: Sequence[str], now: float) -> list[tuple[str, str, str]]:
-        """Lanes with a message that is due, the oldest message first. A clock that was set back must not hide one."""
+        """Lanes with a message that is due, the oldest message first.
+
+        One that was refused later than now is due as well: the clock was set back, which must not hide it.
+        """
         marks = ",".join("?" * len(topics))
         return connection.execute(
             f"SELECT topic, lane, owner FROM (SELECT topic, lane, owner, (SELECT id FROM messages m WHERE "
             "m.topic = lanes.topic AND m.lane = lanes.lane ORDER BY id LIMIT 1) AS head FROM lanes "
-            f"WHERE topic IN ({marks}) AND (deliver_at <= ? OR deliver_at > ?)) WHERE head IS NOT NULL ORDER BY head",
-            (*topics, now, now + 900),
+            f"WHERE topic IN ({marks}) AND (deliver_at <= ? OR refused_at > ?)) WHERE head IS NOT NULL ORDER BY head",
+            (*topics, now, now),
         ).fetchall()
 
     def _is_free(self, topic: str, lane: str, holder: str) -> bool:
@@ -190,8 +204,8 @@ class LocalBus:
                 self._arrived.notify_all()
 
     @staticmethod
-    def _free(connection: sqlite3.Connection, claimed: Claimed, due: float) -> None:
+    def _free(connection: sqlite3.Connection, claimed: Claimed, now: float, due: float) -> None:
         connection.execute(
-            "UPDATE lanes SET owner = '', deliver_at = ? WHERE topic = ? AND lane = ?",
-            (due, claimed.topic, claimed.message.ordering_key),
+            "UPDATE lanes SET owner = '', refused_at = ?, deliver_at = ? WHERE topic = ? AND lane = ?",
+            (now, due, claimed.topic, claimed.message.ordering_key),
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -30,6 +31,13 @@ class _Job(Generic[T]):
         return self.value  # type: ignore[return-value]
 
 
+class _Connection(sqlite3.Connection):
+    """Closed with the thread that had it, and (unlike its base) open to weak references."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class Database:
     """A file in WAL mode. `durable` survives loss of power at each commit; without it only a crash of the process."""
 
@@ -38,7 +46,7 @@ class Database:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._durable = durable
         self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
+        self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
         self._queue: list[_Job[Any]] = []
         self._queue_lock = threading.Lock()
         self._writer_lock = threading.Lock()
@@ -50,13 +58,15 @@ class Database:
             self._writer.executescript("BEGIN IMMEDIATE;" + schema + "COMMIT;")
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=_Connection
+        )
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'NORMAL'}")
         connection.execute("PRAGMA cache_size=-8000")
         connection.execute("PRAGMA secure_delete=ON" if self._durable else "PRAGMA secure_delete=OFF")
         with self._queue_lock:
-            self._connections.append(connection)
+            self._connections.add(connection)
         return connection
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -82,11 +92,14 @@ class Database:
                     self._run_one(job, alone=len(jobs) == 1)
                 if self._writer.in_transaction:
                     self._writer.execute("COMMIT")
-        except StoreUnavailable as error:
-            if self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
+        except BaseException as error:
+            # Whatever came in between, a signal too: none of these writers may believe that its work is committed.
             for job in jobs:
-                job.error = job.error or error
+                job.error = job.error or StoreUnavailable(f"nothing of it is known to be written: {error}")
+            with suppress(sqlite3.Error):
+                self._writer.execute("ROLLBACK")
+            if not isinstance(error, StoreUnavailable):
+                raise
         finally:
             for job in jobs:
                 job.done = True
@@ -95,10 +108,11 @@ class Database:
         if not alone:
             self._writer.execute("SAVEPOINT job")
         try:
-            job.value = job.work(self._writer)
-        except sqlite3.Error:
-            raise
-        except BaseException as error:
+            with _translated():
+                job.value = job.work(self._writer)
+        except Exception as error:
+            if not self._writer.in_transaction:
+                raise
             job.error = error
             self._writer.execute("ROLLBACK" if alone else "ROLLBACK TO job")
         if not alone:
@@ -115,7 +129,7 @@ class Database:
 
     def close(self) -> None:
         with self._writer_lock, self._queue_lock:
-            for connection in self._connections:
+            for connection in list(self._connections):
                 connection.close()
             self._connections.clear()
 

@@ -75,16 +75,22 @@ def _where(query: FailureQuery) -> tuple[str, list[Any]]:
 
 
 def upsert_failures(connection: sqlite3.Connection, failures: Sequence[Failure]) -> None:
-    """Writes failures inside a transaction; one that is open already goes on as `failed_again` says."""
+    """Writes failures inside a transaction; one that is open already goes on as `failed_again` says.
+
+    One that was closed is a new failure, and the youngest: its row makes way for another at the end.
+    """
     for failure in failures:
         row = connection.execute("SELECT doc FROM failures WHERE id = ?", (failure.id,)).fetchone()
         if row is not None:
-            failure = failed_again(_decode(row[0]), failure)
+            earlier = _decode(row[0])
+            failure = failed_again(earlier, failure)
+            if earlier.closed_at is not None:
+                connection.execute("DELETE FROM failures WHERE id = ?", (failure.id,))
         connection.execute(
             "INSERT INTO failures (id, integration, stream, key, version, outcome, number, http_status, first_at, "
             "last_at, closed_at, doc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?) ON CONFLICT (id) DO UPDATE SET "
             "outcome = excluded.outcome, number = excluded.number, http_status = excluded.http_status, "
-            "last_at = excluded.last_at, closed_at = NULL, doc = excluded.doc",
+            "last_at = excluded.last_at, doc = excluded.doc",
             (
                 failure.id,
                 failure.integration,
@@ -101,8 +107,11 @@ def upsert_failures(connection: sqlite3.Connection, failures: Sequence[Failure])
         )
 
 
-def close_failures(connection: sqlite3.Connection, closures: Sequence[Closure], run: str, at: datetime) -> None:
-    """Closes failures inside a transaction."""
+def close_failures(
+    connection: sqlite3.Connection, closures: Sequence[Closure], run: str, at: datetime
+) -> list[Closure]:
+    """Closes failures inside a transaction; gives the closures of those that were open, the others say nothing new."""
+    effective = []
     for closure in closures:
         row = connection.execute(
             "SELECT doc FROM failures WHERE id = ? AND closed_at IS NULL", (closure.failure,)
@@ -114,3 +123,5 @@ def close_failures(connection: sqlite3.Connection, closures: Sequence[Closure], 
             "UPDATE failures SET closed_at = ?, doc = ? WHERE id = ?",
             (micros(at), msgspec.json.encode(closed).decode(), closure.failure),
         )
+        effective.append(closure)
+    return effective

@@ -8,7 +8,7 @@ import threading
 
 from infra.local.database import Database
 from infra.local.owners import Owners
-from shared.errors import Fenced, Leased
+from shared.errors import Fenced, Leased, StoreUnavailable
 from shared.ports import Lease
 
 
@@ -22,6 +22,7 @@ class LocalLeases:
     def take(self, name: str) -> Lease:
         owner = self._owners.mine()
         holder = f"process {os.getpid()}"
+        taken: list[int] = []
 
         def work(connection: sqlite3.Connection) -> Lease:
             row = connection.execute("SELECT token, owner, holder FROM leases WHERE name = ?", (name,)).fetchone()
@@ -31,9 +32,17 @@ class LocalLeases:
             connection.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?)", (name, token, owner, holder))
             with self._lock:
                 self._held[name] = token
+            taken.append(token)
             return Lease(name, token, holder)
 
-        return self._database.write(work)
+        try:
+            return self._database.write(work)
+        except StoreUnavailable:
+            # Whoever did not get the lease never releases it, so it must not count as held.
+            with self._lock:
+                if self._held.get(name) in taken:
+                    del self._held[name]
+            raise
 
     def renew(self, lease: Lease) -> None:
         with self._database.reading() as connection:

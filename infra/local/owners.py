@@ -6,7 +6,11 @@ import fcntl
 import os
 import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from shared.errors import StoreUnavailable
 
 
 class Owners:
@@ -19,7 +23,7 @@ class Owners:
 
     def mine(self) -> str:
         """The id of this process, locked for as long as it lives. A forked child gets one of its own."""
-        with self._lock:
+        with self._lock, _translated():
             if self._mine is None or self._mine[0] != os.getpid():
                 self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 name = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
@@ -35,19 +39,21 @@ class Owners:
         if self._mine is not None and self._mine[1] == owner and self._mine[0] == os.getpid():
             return True
         path = self._folder / owner
-        try:
-            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        else:
-            path.unlink(missing_ok=True)
-            return False
-        finally:
-            os.close(file)
+        with _translated():
+            try:
+                file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return False
+            try:
+                # Shared, so that two who ask at once do not take each other for the owner.
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            else:
+                path.unlink(missing_ok=True)
+                return False
+            finally:
+                os.close(file)
 
     def close(self) -> None:
         with self._lock:
@@ -55,3 +61,11 @@ class Owners:
                 (self._folder / self._mine[1]).unlink(missing_ok=True)
                 os.close(self._mine[2])
             self._mine = None
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreUnavailable(f"cannot tell who is alive: {error}") from error

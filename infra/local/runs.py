@@ -46,8 +46,8 @@ class LocalRuns:
             upsert_failures(connection, failures)
             self._ledger.put(connection, run.integration, run.stream, cells)
             if closures:
-                close_failures(connection, closures, run.id, run.touched_at or run.started_at)
-                amend_batches(connection, closures)
+                at = run.touched_at or run.started_at
+                amend_batches(connection, close_failures(connection, closures, run.id, at))
 
         self._database.write(work)
 

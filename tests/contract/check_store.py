@@ -1,0 +1,147 @@
+"""A store that is not there: every call says so in the project's own words, and none makes something up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from shared.errors import StoreUnavailable
+from shared.ports import FailureQuery, Home, Lease, Message, StreamState
+from tests.contract import make
+from tests.contract.make import CUSTOMERS, LEASE, SHOP
+from tests.contract.suite import Around, Wrong, at_once, breaks, contract
+from tests.contract.world import START, TOPIC, World
+
+BATCH = make.batch()
+NEED_NO_STORE = {"batches.let_go"}
+"""Whoever has nothing in hand lets go of nothing, with a store or without."""
+PORTS = ("leases", "runs", "batches", "books", "ledger", "failures", "bus", "blobs", "schedule", "alerts")
+
+
+def calls(home: Home, lease: Lease) -> dict[str, Callable[[], Any]]:
+    """Every call of every port that needs the store."""
+    return {
+        "leases.take": lambda: home.leases.take("shop.other"),
+        "leases.renew": lambda: home.leases.renew(lease),
+        "leases.release": lambda: home.leases.release(lease),
+        "leases.holder": lambda: home.leases.holder(LEASE),
+        "runs.commit": lambda: home.runs.commit(lease, make.run(), batches=[make.batch(1)]),
+        "runs.finish": lambda: home.runs.finish(lease, make.run(), StreamState(SHOP, CUSTOMERS)),
+        "runs.conclude": lambda: home.runs.conclude(make.run()),
+        "runs.get": lambda: home.runs.get(make.run().id),
+        "runs.recent": lambda: home.runs.recent(SHOP, CUSTOMERS, 5),
+        "runs.unfinished": lambda: home.runs.unfinished(SHOP, CUSTOMERS),
+        "runs.state": lambda: home.runs.state(SHOP, CUSTOMERS),
+        "batches.published": lambda: home.batches.published([BATCH.id], START),
+        "batches.begin": lambda: home.batches.begin(BATCH.id, "two"),
+        "batches.settle": lambda: home.batches.settle(make.settlement(BATCH, "one", "ddd")),
+        "batches.renew": lambda: home.batches.renew(BATCH.id, "one"),
+        "batches.of_run": lambda: list(home.batches.of_run(BATCH.run)),
+        "batches.unsettled": lambda: list(home.batches.unsettled(SHOP)),
+        "batches.get": lambda: home.batches.get(BATCH.id),
+        "batches.naming": lambda: list(home.batches.naming(SHOP, CUSTOMERS, "0-0")),
+        "books.counts": lambda: home.books.counts(BATCH.run),
+        "books.rules": lambda: home.books.rules(BATCH.run),
+        "books.entries": lambda: list(home.books.entries(SHOP, CUSTOMERS)),
+        "books.fetched": lambda: home.books.fetched(SHOP, CUSTOMERS),
+        "ledger.cells": lambda: home.ledger.cells(SHOP, CUSTOMERS, ["0-0"]),
+        "ledger.scan": lambda: list(home.ledger.scan(SHOP, CUSTOMERS)),
+        "failures.find": lambda: list(home.failures.find(FailureQuery(SHOP))),
+        "failures.count": lambda: home.failures.count(FailureQuery(SHOP)),
+        "failures.remove_closed": lambda: home.failures.remove_closed(SHOP, START),
+        "bus.publish": lambda: home.bus.publish(TOPIC, [Message(b"x", "a")]),
+        "bus.carries": lambda: home.bus.carries(TOPIC, [BATCH.id]),
+        "blobs.write": lambda: home.blobs.write("b", b"x"),
+        "blobs.read": lambda: home.blobs.read("a"),
+        "blobs.names": lambda: list(home.blobs.names("")),
+        "blobs.delete": lambda: home.blobs.delete("a"),
+        "schedule.next_run": lambda: home.schedule.next_run(SHOP, CUSTOMERS, "* * * * *"),
+        "schedule.pause": lambda: home.schedule.pause(SHOP),
+        "schedule.resume": lambda: home.schedule.resume(SHOP),
+        "schedule.paused": lambda: home.schedule.paused(SHOP),
+        "alerts.change": lambda: home.alerts.change("x", True, "y"),
+        "alerts.raised": lambda: home.alerts.raised(),
+    }
+
+
+class ForeignErrors(Around):
+    """Lets through what its library raises."""
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.inner, name)
+
+        def call(*given: Any, **named: Any) -> Any:
+            try:
+                return method(*given, **named)
+            except StoreUnavailable as error:
+                raise OSError("broken pipe") from error
+
+        return call
+
+
+class MakesThingsUp(Around):
+    """Takes what it cannot read for empty."""
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.inner, name)
+
+        def call(*given: Any, **named: Any) -> Any:
+            try:
+                return method(*given, **named)
+            except StoreUnavailable:
+                return None
+
+        return call
+
+
+def used(world: World) -> Lease:
+    """Something of each kind is stored, and everything was used once."""
+    home = world.here
+    lease = home.leases.take(LEASE)
+    home.runs.commit(lease, make.run(), batches=[BATCH], cells=[make.cell("0-0")])
+    home.batches.begin(BATCH.id, "one")
+    home.blobs.write("a", b"x")
+    home.bus.publish(TOPIC, [Message(b"x", "a")])
+    for call in calls(world.there, lease).values():
+        try:
+            call()
+        except Exception:
+            continue
+    return lease
+
+
+def answers(home: Home, lease: Lease) -> dict[str, str]:
+    """What each call of a home came to, apart from those that say that the store is not there."""
+    wrong = {}
+    for name, call in calls(home, lease).items():
+        try:
+            wrong[name] = f"gave {call()!r}"
+        except StoreUnavailable:
+            continue
+        except Exception as error:
+            wrong[name] = f"raised {error!r}"
+    return wrong
+
+
+@contract(
+    *(Wrong(f"lets foreign errors of its {port} through", {port: ForeignErrors}) for port in PORTS),
+    *(Wrong(f"takes its {port} for empty", {port: MakesThingsUp}) for port in PORTS),
+)
+def check_a_store_that_is_not_there_is_called_unavailable(world: World) -> None:
+    lease = used(world)
+    world.unplug()
+    assert answers(world.here, lease) == {}
+    in_new_threads = at_once(*(lambda home=home: answers(home, lease) for home in (world.here, world.there)))
+    assert in_new_threads == [{}, {}]
+
+
+@contract(breaks("says that it is written", runs=MakesThingsUp, bus=MakesThingsUp))
+def check_of_writers_at_once_none_believes_a_store_that_is_not_there(world: World) -> None:
+    lease = used(world)
+    world.unplug()
+    home = world.here
+    works: list[Callable[[], Any]] = [
+        lambda: home.runs.commit(lease, make.run()),
+        lambda: home.bus.publish(TOPIC, [Message(b"x")]),
+    ]
+    assert {type(result) for result in at_once(*works * 6)} == {StoreUnavailable}

@@ -1,0 +1,155 @@
+"""The homes that the suite runs on. Another home is one more class like `Embedded` and one more entry in HOMES."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from infra.local.bus import LocalBus
+from infra.local.home import EmbeddedHome
+from shared.ports import Clock, Home, Message
+
+
+class Trait(StrEnum):
+    """What not every home can do. A check that needs a trait is skipped, visibly, on a home without it."""
+
+    HONOURS_WAIT = "a refused message comes no sooner than was asked"
+    COUNTS_ATTEMPTS = "a message says how often it was handed out"
+    SAYS_WHAT_IT_CARRIES = "the bus knows which batches it has a message of"
+
+
+@dataclass(frozen=True)
+class Received:
+    """A message in a consumer's hands."""
+
+    message: Message
+    attempts: int
+    handle: Any
+
+
+class Consumer(Protocol):
+    """The receiving end of a bus, as the process that runs the sinks sees it."""
+
+    def receive(self) -> Received | None:
+        """The next message, or None when none came for as long as one may take to come."""
+
+    def acknowledge(self, received: Received) -> None: ...
+
+    def refuse(self, received: Received, wait: float) -> None: ...
+
+
+class Process(Protocol):
+    """One process of the hub."""
+
+    ports: Home
+
+    def consumer(self, topics: Sequence[str]) -> Consumer: ...
+
+    def lapse(self) -> None:
+        """Whatever, apart from the passing of time, makes others take this process for dead while it goes on."""
+
+    def close(self) -> None: ...
+
+
+class Site(Protocol):
+    """The state of one home, on which several processes work."""
+
+    address: str
+    """How another process finds it."""
+
+    def process(self, clock: Clock) -> Process: ...
+
+    def unplug(self) -> None:
+        """Takes the store away from every process, present and future."""
+
+
+class HomeUnderTest(Protocol):
+    """A kind of home."""
+
+    name: str
+    traits: frozenset[Trait]
+    grace: timedelta
+    """How long a dead holder's lease, batch or message may stay taken."""
+
+    def found(self, folder: Path) -> Site:
+        """A home without a past."""
+
+    def find(self, address: str) -> Site:
+        """One that is there already."""
+
+
+class EmbeddedConsumer:
+    def __init__(self, bus: LocalBus, topics: Sequence[str]) -> None:
+        self._bus = bus
+        self._topics = topics
+
+    def receive(self) -> Received | None:
+        claimed = self._bus.claim(self._topics)
+        return None if claimed is None else Received(claimed.message, claimed.attempts, claimed)
+
+    def acknowledge(self, received: Received) -> None:
+        self._bus.acknowledge(received.handle)
+
+    def refuse(self, received: Received, wait: float) -> None:
+        self._bus.refuse(received.handle, wait)
+
+
+class EmbeddedProcess:
+    """A home object with an owner's file of its own counts as a process of its own."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        self._home = EmbeddedHome(folder, clock)
+        self.ports = self._home.ports
+
+    def consumer(self, topics: Sequence[str]) -> Consumer:
+        return EmbeddedConsumer(self._home.bus, topics)
+
+    def lapse(self) -> None:
+        self._home.owners.close()
+
+    def close(self) -> None:
+        self._home.close()
+
+    def unplug(self) -> None:
+        self._home.state.close()
+        self._home.transport.close()
+
+
+class EmbeddedSite:
+    def __init__(self, folder: Path) -> None:
+        self.address = str(folder)
+        self._folder = folder
+        self._processes: list[EmbeddedProcess] = []
+
+    def process(self, clock: Clock) -> Process:
+        self._processes.append(EmbeddedProcess(self._folder, clock))
+        return self._processes[-1]
+
+    def unplug(self) -> None:
+        for process in self._processes:
+            process.unplug()
+        for file in self._folder.glob("*.db*"):
+            file.write_bytes(b"no database " * 1000)
+        (self._folder / "blobs").rename(self._folder / "blobs.away")
+        (self._folder / "blobs").write_text("no folder")
+
+
+class Embedded:
+    """SQLite and a folder."""
+
+    name = "embedded"
+    traits = frozenset(Trait)
+    grace = timedelta(0)
+
+    def found(self, folder: Path) -> Site:
+        return EmbeddedSite(folder)
+
+    def find(self, address: str) -> Site:
+        return EmbeddedSite(Path(address))
+
+
+HOMES: tuple[HomeUnderTest, ...] = (Embedded(),)
