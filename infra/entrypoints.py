@@ -97,13 +97,24 @@ class Handlers:
         return self._streams[name]
 
     def sink(self, body: bytes) -> Reply:
-        """204: settled. 503: bring it again. 400: not an envelope of this integration, which ends as a dead letter."""
+        """The push of a message. 204: settled. 503: bring it again. 400: not an envelope of this integration, which
+        ends as a dead letter.
+        """
         try:
-            envelope = Envelope.from_bytes(_decode_push(body).message.data)
+            data = _decode_push(body).message.data
+        except msgspec.DecodeError as error:
+            self.notice("push_refused", integration=self.name, error=type(error).__name__)
+            return problem(400, "not a push", str(error))
+        return self.deliver(data)
+
+    def deliver(self, data: bytes) -> Reply:
+        """The message itself, as the embedded bus hands it over."""
+        try:
+            envelope = Envelope.from_bytes(data)
             if envelope.integration != self.name:
                 raise MalformedEnvelope(f"the message belongs to {envelope.integration}")
             stream = self.stream(envelope.stream)
-        except (msgspec.DecodeError, MalformedEnvelope, ConfigError) as error:
+        except (MalformedEnvelope, ConfigError) as error:
             self.notice("push_refused", integration=self.name, error=type(error).__name__)
             return problem(400, "not an envelope", str(error))
         until = self.hub.clock.monotonic() + DELIVERY_SECONDS
@@ -130,18 +141,19 @@ class Handlers:
 
     def source(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         """A trigger with an optional JSON body, or the push of a continuation."""
-        until = self.hub.clock.monotonic() + SLICE_SECONDS
-
-        def time_is_up() -> bool:
-            return self.hub.clock.monotonic() > until
-
         try:
             push = _decode_push(body)
         except msgspec.DecodeError:
-            return self.trigger(body, headers, time_is_up)
-        return self.continuation(push.message.data, time_is_up)
+            return self.trigger(body, headers, self.time_budget())
+        return self.go_on(push.message.data)
 
-    def continuation(self, data: bytes, time_is_up: Callable[[], bool]) -> Reply:
+    def time_budget(self) -> Callable[[], bool]:
+        """Whether the slice that begins with this call is used up."""
+        until = self.hub.clock.monotonic() + SLICE_SECONDS
+        return lambda: self.hub.clock.monotonic() > until
+
+    def go_on(self, data: bytes) -> Reply:
+        """A continuation: 204 for one that is not expected any more, 503 while another run holds the stream."""
         try:
             message = decode_continuation(data)
             stream = self.stream(message.stream)
@@ -154,7 +166,7 @@ class Handlers:
                 lambda: self.hub.open_source(stream),
                 self.hub.home,
                 self.notice,
-                time_is_up,
+                self.time_budget(),
                 lambda: self.hub.clock.stopping,
             )
         except Leased as error:

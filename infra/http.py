@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
+from json import loads
 from ssl import SSLCertVerificationError
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -56,6 +57,10 @@ class InDoubtError(WaybillError):
     cure = "look at the target before anything is sent again"
 
 
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
+
+
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """What came back. Header names are in lower case."""
 
@@ -67,7 +72,14 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
         """Raises ProtocolError if the body is not JSON."""
         try:
             return _decode(self.body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return self._lenient_json()
+
+    def _lenient_json(self) -> Any:
+        """As `json`, but takes a text with half a character in it, so that one such record does not lose its page."""
+        try:
+            return loads(self.body, parse_constant=_no_number)
+        except (ValueError, RecursionError) as error:
             raise ProtocolError(f"an answer {self.status} of {len(self.body)} bytes is not JSON") from error
 
 

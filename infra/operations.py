@@ -73,8 +73,17 @@ class Operations:
     def dead_letter(self, body: bytes) -> Reply:
         """A message that killed its sink again and again: what is pending of its batch becomes exhausted failures."""
         try:
-            envelope = Envelope.from_bytes(_decode_push(body).message.data)
-        except (msgspec.DecodeError, MalformedEnvelope) as error:
+            data = _decode_push(body).message.data
+        except msgspec.DecodeError as error:
+            self.notice("dead_letter_unreadable", error=type(error).__name__)
+            return Reply(204)
+        return self.bury(data)
+
+    def bury(self, data: bytes) -> Reply:
+        """The message itself, as the embedded bus hands it over."""
+        try:
+            envelope = Envelope.from_bytes(data)
+        except MalformedEnvelope as error:
             self.notice("dead_letter_unreadable", error=type(error).__name__)
             return Reply(204)
         integration = self.hub.integration(envelope.integration)

@@ -232,7 +232,7 @@ def audit_one(hub: Hub, name: str, stream: str) -> StreamAudit:
     home = hub.home
     found = audit_stream(
         lambda: home.books.entries(name, stream),
-        lambda: ((cell.key, cell.version) for cell in home.ledger.scan(name, stream)),
+        lambda: home.ledger.versions(name, stream),
         home.books.fetched(name, stream),
     )
     for run in home.runs.recent(name, stream, 1_000_000):

@@ -6,9 +6,9 @@ import uuid
 
 from shared.errors import KILLED_ITS_SINK
 from shared.ledger import failed
-from shared.outcome import DOUBTFUL, LETTERS, Outcome
+from shared.outcome import DOUBTFUL, LETTERS, Outcome, Verdict
 from shared.ports import Failure, Home, Settlement
-from shared.record import Envelope, failure_id
+from shared.record import Envelope
 from shared.stream import Stream
 
 
@@ -37,27 +37,8 @@ def bury(envelope: Envelope, stream: Stream, home: Home) -> int:
             outcome = Outcome.UNKNOWN if in_doubt else Outcome.EXHAUSTED
             letters[place] = LETTERS[outcome]
             cells[record.key] = failed(record, cells.get(record.key), batch.run, now)
-            failures.append(
-                Failure(
-                    id=failure_id(stream.integration, stream.name, record.key, record.version),
-                    integration=stream.integration,
-                    stream=stream.name,
-                    key=record.key,
-                    version=record.version,
-                    operation=record.operation,
-                    origin=record.origin,
-                    position=record.position,
-                    data=record.data,
-                    outcome=outcome,
-                    number=KILLED_ITS_SINK,
-                    reason="the sink ended each time it was given this record's batch",
-                    run=batch.run,
-                    batch=batch.id,
-                    place=place,
-                    first_at=now,
-                    last_at=now,
-                )
-            )
+            verdict = Verdict(outcome, KILLED_ITS_SINK, "the sink ended each time it was given this record's batch")
+            failures.append(Failure.of(record, verdict, batch, place, now))
         home.batches.settle(
             Settlement(
                 batch=batch.id,

@@ -32,7 +32,7 @@ from shared.errors import (
     TransientError,
     WaybillError,
 )
-from shared.fetch import unforeseen
+from shared.group import invalid, unforeseen
 from shared.ledger import Cell, applied, collapse, failed, judge_content, judge_version
 from shared.outcome import (
     DOUBTFUL,
@@ -60,7 +60,7 @@ from shared.ports import (
     Settlement,
     Sink,
 )
-from shared.record import Envelope, Record, content_hash, failure_id
+from shared.record import Envelope, Record, content_hash
 from shared.retry import redelivery_wait
 from shared.stream import Stream
 
@@ -130,6 +130,7 @@ class Delivery:
         self.attempt = uuid.uuid4().hex
         self.answered = False
         self.answered_portion = False
+        self.now = home.clock.now()
         self.sent = 0
         self.cells: dict[str, Cell] = {}
         self.forget_what_is_recorded()
@@ -189,12 +190,10 @@ class Delivery:
                 try:
                     content = to_target(record.data)
                 except RecordError as error:
-                    self.decide(place, record, Verdict(Outcome.INVALID, error.number, error.reason, error.field))
+                    self.decide(place, record, invalid(error))
                     continue
                 except Exception as error:
-                    self.decide(
-                        place, record, Verdict(Outcome.INVALID, unforeseen(error).number, str(unforeseen(error)))
-                    )
+                    self.decide(place, record, invalid(unforeseen(error)))
                     continue
                 fingerprint = content_hash(content)
             outcome = judge_content(record, fingerprint, cell, run)
@@ -253,6 +252,7 @@ class Delivery:
             if not self.sink.repeatable(item.change):
                 self.letters[item.place] = DOUBTFUL
         answers: Sequence[Answer | None] = self.carried_out(ready)
+        self.now = self.home.clock.now()
         for item, answer in zip(ready, [*answers, *[None] * (len(ready) - len(answers))], strict=False):
             if isinstance(answer, Passing):
                 item.passing = answer
@@ -304,6 +304,7 @@ class Delivery:
             probes = [Passing(str(error), NOT_ASKED, error.after, error.http_status)] * len(ask)
         except ProtocolError as error:
             probes = [Passing(str(error), NOT_ASKED)] * len(ask)
+        self.now = self.home.clock.now()
         for item, found in zip(ask, [*probes, *[CannotAsk()] * (len(ask) - len(probes))], strict=False):
             if isinstance(found, Passing):
                 item.passing, item.doubtful = found, True
@@ -343,14 +344,14 @@ class Delivery:
         """The target answered for a record."""
         if not self.answered_portion:
             self.answered = self.answered_portion = True
-            self.health.answered_at = self.home.clock.now()
+            self.health.answered_at = self.now
 
     def settle_item(self, item: Item, verdict: Verdict) -> None:
         self.decide(item.place, item.record, verdict, item.fingerprint, known=item.change.target_id)
 
     def decide(self, place: int, record: Record, verdict: Verdict, fingerprint: str = "", known: str = "") -> None:
         """Gives a record its outcome, with what it does to the ledger and to failures."""
-        outcome, run, now = verdict.outcome, self.envelope.run, self.home.clock.now()
+        outcome, run, now = verdict.outcome, self.envelope.run, self.now
         self.letters[place] = LETTERS[outcome]
         cell = self.changed.get(record.key) or self.cells.get(record.key)
         if outcome is Outcome.DELIVERED:
@@ -359,7 +360,7 @@ class Delivery:
             changed = applied(record, fingerprint, cell, cell.target_id, run, now)
         elif outcome in FAILED:
             changed = failed(record, cell, run, now)
-            self.failures.append(self.failure(place, record, verdict, now))
+            self.failures.append(Failure.of(record, verdict, self.batch, place, now))
         else:
             changed = None
         if changed is not None:
@@ -368,40 +369,16 @@ class Delivery:
         if had_failures and outcome in (Outcome.DELIVERED, Outcome.UNCHANGED, Outcome.SUPERSEDED):
             self.cured.append((record, outcome))
 
-    def failure(self, place: int, record: Record, verdict: Verdict, now: datetime) -> Failure:
-        stream, batch = self.stream, self.batch
-        return Failure(
-            id=failure_id(stream.integration, stream.name, record.key, record.version),
-            integration=stream.integration,
-            stream=stream.name,
-            key=record.key,
-            version=record.version,
-            operation=record.operation,
-            origin=record.origin,
-            position=record.position,
-            data=record.data,
-            outcome=verdict.outcome,
-            number=verdict.number,
-            reason=verdict.reason,
-            field=verdict.field,
-            http_status=verdict.http_status,
-            run=batch.run,
-            batch=batch.id,
-            place=place,
-            first_at=now,
-            last_at=now,
-        )
-
     def conclude(self, left: list[Item]) -> Settled | Again:
         """Settles the batch, or hands it back with what is left over, or ends what was tried often enough."""
         if not left:
             self.record(keep=False, settled=True)
             return Settled(self.sent)
         for item in left:
-            self.letters[item.place] = DOUBTFUL if item.doubtful else PENDING
+            self.letters[item.place] = DOUBTFUL if item.doubtful and not item.by_hand else PENDING
         tried = [item for item in left if item.passing is not None]
         reason = tried[0].passing.reason if tried and tried[0].passing is not None else "stopped in the middle"
-        if not tried:
+        if not tried or self.must_stop():
             self.record(keep=False, settled=False)
             return Again(0.0, reason=reason)
         others_pass = self.others_pass(tried[0])
@@ -427,8 +404,6 @@ class Delivery:
         last, touched = self.health.answered_at, self.batch.touched_at
         if self.answered or (last is not None and touched is not None and last > touched):
             return True
-        if self.must_stop():
-            return False
         try:
             return isinstance(next(iter(self.sink.find([item.change])), None), Found | Absent)
         except (TransientError, ProtocolError):

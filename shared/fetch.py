@@ -22,21 +22,16 @@ from typing import Final
 import msgspec
 
 from shared.errors import (
-    NO_IDENTITY,
-    TOO_LARGE,
-    UNMAPPABLE,
     AuthError,
     GuardTripped,
     ProtocolError,
-    RecordError,
     TransientError,
     WaybillError,
 )
-from shared.ledger import Cell, failed
-from shared.outcome import LETTERS, Outcome
+from shared.group import Group, as_message
+from shared.outcome import Outcome
 from shared.ports import (
     Batch,
-    Closure,
     Failure,
     FailureQuery,
     Home,
@@ -44,9 +39,7 @@ from shared.ports import (
     Message,
     Notice,
     Page,
-    Row,
     Run,
-    RunKind,
     Source,
     StreamState,
     Window,
@@ -54,13 +47,8 @@ from shared.ports import (
     lease_name,
     topic_of,
 )
-from shared.record import Envelope, Record, failure_id, identities, lane_of
-from shared.stream import MESSAGE_BYTES, Stream
+from shared.stream import Stream
 
-GROUP_FILL: Final = 4
-"""Full batches per lane in a group: the larger, the fuller the batches and the fewer the commits."""
-GROUP_SECONDS: Final = 2.0
-"""A slow source's records wait no longer than this for their group to fill."""
 RENEW_SECONDS: Final = 20.0
 TICK: Final = timedelta(seconds=1)
 CLOCK_TOLERANCE: Final = timedelta(minutes=10)
@@ -310,228 +298,6 @@ class Fetcher:
         return run
 
 
-class Group:
-    """The records that are committed together: batches by lane, and those that ended while being read."""
-
-    def __init__(self, fetcher: Fetcher, run: Run, location: str, kind: RunKind = "fetch") -> None:
-        self.fetcher = fetcher
-        self.stream = fetcher.stream
-        self.home = fetcher.home
-        self.run = run
-        self.location = location
-        self.kind: RunKind = kind
-        self.clear()
-
-    def clear(self) -> None:
-        self.rows = 0
-        self.size = 0
-        self.after = self.run.after
-        self.begun: float | None = None
-        self.lanes: dict[int, list[Record]] = {}
-        self.ended: list[tuple[str, str, Outcome]] = []
-        self.rules: dict[str, int] = {}
-        self.invalid: list[tuple[Record, RecordError]] = []
-        self.corrections: list[Closure] = []
-
-    def add(self, page: Page) -> None:
-        """Judges each row of a page: it ends here, or goes into its lane."""
-        self.begin()
-        rows: Sequence[Row] = page.rows
-        if self.run.limit is not None:
-            rows = rows[: max(0, self.run.limit - self.run.fetched - self.rows)]
-        identify, filters = self.stream.rules.identify, self.stream.rules.filters
-        nameless = self.fetcher.nameless
-        for row in rows:
-            try:
-                if row.problem is not None:
-                    raise RecordError(row.problem[1], number=row.problem[0])
-                rule = next((name for name, holds in filters if holds(row.data)), None) if filters else None
-                key = identify(row.data) if rule is None else ""
-            except RecordError as error:
-                self.invalid.append((self.nameless(row), error))
-                continue
-            except Exception as error:
-                self.invalid.append((self.nameless(row), unforeseen(error)))
-                continue
-            if rule is not None:
-                self.ended.append((self.nameless(row).key, row.version, Outcome.FILTERED))
-                self.rules[rule] = self.rules.get(rule, 0) + 1
-                continue
-            if not key:
-                self.invalid.append((self.nameless(row), RecordError("it has no identity", number=NO_IDENTITY)))
-                continue
-            record = Record(key, row.version, row.operation, row.origin, row.position, row.data)
-            if nameless and row.origin in nameless:
-                self.correct(nameless[row.origin], record)
-            self.put(record)
-        self.rows += len(rows)
-        self.after = page.after
-
-    def begin(self) -> None:
-        if self.begun is None:
-            self.begun = self.home.clock.monotonic()
-
-    def put(self, record: Record) -> None:
-        """Puts a record into its lane."""
-        lane = lane_of(record.key, self.stream.lanes)
-        try:
-            self.lanes[lane].append(record)
-        except KeyError:
-            self.lanes[lane] = [record]
-        self.size += 1
-
-    def nameless(self, row: Row) -> Record:
-        """The record of a row without a usable identity: named by its system and its id there."""
-        key = f"{self.stream.source_system}:{row.origin or row.position}"
-        return Record(key, row.version, row.operation, row.origin, row.position, row.data)
-
-    def correct(self, failures: list[Failure], record: Record) -> None:
-        """An object that had no usable identity has one in this version: what failed without one is superseded."""
-        for failure in [f for f in failures if f.version < record.version]:
-            self.corrections.append(Closure(failure.id, failure.batch, failure.place, Outcome.SUPERSEDED))
-            failures.remove(failure)
-
-    def is_full(self) -> bool:
-        if self.begun is None:
-            return False
-        if self.size >= self.stream.lanes * self.stream.batch_size * GROUP_FILL:
-            return True
-        return self.home.clock.monotonic() - self.begun >= GROUP_SECONDS
-
-    def commit(self) -> None:
-        """Steps 4 to 6 of the story for what was gathered."""
-        if self.begun is None:
-            return
-        run, home = self.run, self.home
-        name = f"archive/{run.integration}/{run.stream}/{run.id}/{self.fetcher.lease.token}-{run.groups:06d}"
-        batches, parts = self.travelling(name)
-        ended, failures, cells = self.ended_here(len(batches))
-        if parts:
-            home.blobs.write(name, b"".join(parts))
-        run.fetched += self.rows
-        run.pass_rows += self.rows
-        run.groups += 1
-        run.after = self.after
-        run.touched_at = home.clock.now()
-        home.runs.commit(self.fetcher.lease, run, [*batches, *ended], failures, cells, self.corrections)
-        if batches:
-            home.bus.publish(topic_of(run.integration), [as_message(b, p) for b, p in zip(batches, parts, strict=True)])
-            home.batches.published([batch.id for batch in batches], home.clock.now())
-        self.fetcher.notice("group_committed", run=run.id, stream=run.stream, fetched=run.fetched, total=run.total)
-        self.clear()
-
-    def travelling(self, blob: str) -> tuple[list[Batch], list[bytes]]:
-        """The batches of each lane, and their bytes as they stand in the archive and in the messages."""
-        batches: list[Batch] = []
-        parts: list[bytes] = []
-        offset = 0
-        for lane in sorted(self.lanes):
-            records = self.lanes[lane]
-            pieces = -(-len(records) // self.stream.batch_size)
-            size = -(-len(records) // pieces)
-            for start in range(0, len(records), size):
-                for chunk, data in self.sized(lane, records[start : start + size], len(batches)):
-                    keys, versions = identities(chunk)
-                    batches.append(
-                        Batch(
-                            id=self.batch_id(len(batches)),
-                            run=self.run.id,
-                            integration=self.run.integration,
-                            stream=self.run.stream,
-                            kind=self.kind,
-                            lane=lane,
-                            keys=keys,
-                            versions=versions,
-                            outcomes=LETTERS[Outcome.PENDING] * len(chunk),
-                            committed_at=self.home.clock.now(),
-                            blob=blob,
-                            offset=offset,
-                            length=len(data),
-                        )
-                    )
-                    parts.append(data)
-                    offset += len(data)
-        return batches, parts
-
-    def sized(self, lane: int, records: list[Record], number: int) -> Iterator[tuple[list[Record], bytes]]:
-        """The records in messages that are small enough; one that is too large alone is set aside."""
-        data = Envelope(
-            self.run.integration, self.run.stream, self.run.id, self.batch_id(number), lane, records
-        ).to_bytes()
-        if len(data) <= MESSAGE_BYTES:
-            yield records, data
-        elif len(records) == 1:
-            self.invalid.append((records[0], RecordError(f"it has {len(data)} bytes", number=TOO_LARGE)))
-        else:
-            half = len(records) // 2
-            for part in (records[:half], records[half:]):
-                for chunk, data in self.sized(lane, part, number):
-                    yield chunk, data
-                    number += 1
-
-    def batch_id(self, number: int) -> str:
-        return f"{self.run.id}.{self.run.groups}.{number}"
-
-    def ended_here(self, number: int) -> tuple[list[Batch], list[Failure], list[Cell]]:
-        """The batch of what ended while being read: filtered, invalid, or invalid as it already was (a duplicate)."""
-        if not self.ended and not self.invalid:
-            return [], [], []
-        run, now = self.run, self.home.clock.now()
-        known = self.home.ledger.cells(run.integration, run.stream, [record.key for record, _ in self.invalid])
-        batch_id = self.batch_id(number)
-        ended = list(self.ended)
-        failures: list[Failure] = []
-        cells: dict[str, Cell] = {}
-        for record, error in self.invalid:
-            cell = cells.get(record.key) or known.get(record.key)
-            if self.kind == "fetch" and cell is not None and cell.failed == record.version:
-                ended.append((record.key, record.version, Outcome.DUPLICATE))
-                continue
-            failures.append(self.failure(record, error, batch_id, len(ended), now))
-            ended.append((record.key, record.version, Outcome.INVALID))
-            cells[record.key] = failed(record, cell, run.id, now)
-        batch = Batch(
-            id=batch_id,
-            run=run.id,
-            integration=run.integration,
-            stream=run.stream,
-            kind=self.kind,
-            lane=None,
-            keys=[key for key, _, _ in ended],
-            versions=[version for _, version, _ in ended],
-            outcomes="".join(LETTERS[outcome] for _, _, outcome in ended),
-            committed_at=now,
-            state="settled",
-            rules=self.rules,
-            published_at=now,
-        )
-        return [batch], failures, list(cells.values())
-
-    def failure(self, record: Record, error: RecordError, batch: str, place: int, now: datetime) -> Failure:
-        run = self.run
-        return Failure(
-            id=failure_id(run.integration, run.stream, record.key, record.version),
-            integration=run.integration,
-            stream=run.stream,
-            key=record.key,
-            version=record.version,
-            operation=record.operation,
-            origin=record.origin,
-            position=record.position,
-            data=record.data,
-            outcome=Outcome.INVALID,
-            number=error.number,
-            reason=error.reason,
-            field=error.field,
-            run=run.id,
-            batch=batch,
-            place=place,
-            first_at=now,
-            last_at=now,
-            location=self.location,
-        )
-
-
 def fetch(
     stream: Stream,
     source: Callable[[], Source],
@@ -580,11 +346,6 @@ def go_on(
         home.leases.release(lease)
 
 
-def as_message(batch: Batch, data: bytes) -> Message:
-    """The message of a batch. Its ordering key keeps a lane's batches in order, and apart from other streams' lanes."""
-    return Message(data, ordering_key=f"{batch.stream}-{batch.lane}", attributes={"run": batch.run, "batch": batch.id})
-
-
 def publish_again(home: Home, batches: Sequence[Batch]) -> None:
     """Publishes committed batches from the archive, and marks them. A repeat is harmless: the batch knows its state."""
     messages = [as_message(b, home.blobs.read(b.blob, b.offset, b.length)) for b in batches]
@@ -596,11 +357,6 @@ def publish_again(home: Home, batches: Sequence[Batch]) -> None:
 def new_run_id(stream: str, now: datetime) -> str:
     """A readable id that nobody else makes."""
     return f"{stream}-{now.astimezone(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-
-
-def unforeseen(error: Exception) -> RecordError:
-    """A rule that fell over its input. The text of the exception may quote the record, so only its kind is kept."""
-    return RecordError(f"a rule failed with {type(error).__name__}", number=UNMAPPABLE)
 
 
 def decode_continuation(data: bytes) -> Continuation:

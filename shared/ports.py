@@ -15,8 +15,8 @@ import msgspec
 
 from shared.accounting import Counts, Entries
 from shared.ledger import Cell
-from shared.outcome import Answer, Outcome, Probe
-from shared.record import Operation
+from shared.outcome import Answer, Outcome, Probe, Verdict
+from shared.record import Operation, Record, failure_id
 
 RunState = Literal["running", "settled", "failed", "yielded", "stopped"]
 RunKind = Literal["fetch", "replay"]
@@ -161,6 +161,34 @@ class Failure(msgspec.Struct):
     closed_as: str = ""
     closed_by: str = ""
     closed_at: datetime | None = None
+
+    @classmethod
+    def of(
+        cls, record: Record, verdict: Verdict, batch: Batch, place: int, at: datetime, location: str = ""
+    ) -> Failure:
+        """The failure of the record at a place of a batch."""
+        return cls(
+            id=failure_id(batch.integration, batch.stream, record.key, record.version),
+            integration=batch.integration,
+            stream=batch.stream,
+            key=record.key,
+            version=record.version,
+            operation=record.operation,
+            origin=record.origin,
+            position=record.position,
+            data=record.data,
+            outcome=verdict.outcome,
+            number=verdict.number,
+            reason=verdict.reason,
+            field=verdict.field,
+            http_status=verdict.http_status,
+            run=batch.run,
+            batch=batch.id,
+            place=place,
+            first_at=at,
+            last_at=at,
+            location=location,
+        )
 
 
 def failed_again(earlier: Failure, later: Failure) -> Failure:
@@ -309,9 +337,11 @@ class Batches(Protocol):
     def let_go(self, batch: str, attempt: str) -> None:
         """This attempt is over. What it left in `sending` is in doubt for the next one, which need not wait for it."""
 
-    def of_run(self, run: str) -> Iterator[Batch]: ...
+    def of_run(self, run: str) -> Iterator[Batch]:
+        """Oldest first."""
 
-    def unsettled(self, integration: str, stream: str | None = None) -> Iterator[Batch]: ...
+    def unsettled(self, integration: str, stream: str | None = None) -> Iterator[Batch]:
+        """Oldest first, so that what is published again keeps the order of its lane."""
 
     def naming(self, integration: str, stream: str, key: str) -> Iterator[Batch]:
         """The batches that carry a record of this key, oldest first."""
@@ -341,7 +371,11 @@ class Ledger(Protocol):
     def cells(self, integration: str, stream: str, keys: Sequence[str]) -> dict[str, Cell]:
         """The cells of these keys, in one round trip; keys without one are left out."""
 
-    def scan(self, integration: str, stream: str) -> Iterator[Cell]: ...
+    def scan(self, integration: str, stream: str) -> Iterator[Cell]:
+        """All cells, in no particular order."""
+
+    def versions(self, integration: str, stream: str) -> Iterator[tuple[str, str]]:
+        """Key and applied version of all cells: what an audit compares with."""
 
 
 class Failures(Protocol):

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import msgspec
 
 from shared.errors import RecordError
-from shared.fetch import Fetcher, Group, new_run_id, unforeseen
+from shared.fetch import Fetcher, new_run_id
+from shared.group import Group, unforeseen
 from shared.outcome import Outcome
 from shared.ports import (
     Closure,
@@ -104,11 +105,11 @@ def take_up(failure: Failure, stream: Stream, again: Group, renamed: Group) -> N
     except RecordError as error:
         again.begin()
         again.rows += 1
-        again.invalid.append((record, error))
+        again.set_aside(record, error)
     except Exception as error:
         again.begin()
         again.rows += 1
-        again.invalid.append((record, unforeseen(error)))
+        again.set_aside(record, unforeseen(error))
     else:
         renamed.begin()
         renamed.rows += 1

@@ -83,9 +83,9 @@ class LocalBatches:
                 (state, settlement.outcomes, settlement.attempts, micros(settlement.at), settlement.batch),
             )
             self._ledger.put(connection, row[1], row[2], settlement.cells)
-            upsert_failures(connection, settlement.failures)
+            changed = upsert_failures(connection, settlement.failures)
             closed = close_failures(connection, settlement.closures, settlement.run, settlement.at)
-            amend_batches(connection, closed)
+            amend_batches(connection, [*changed, *closed])
 
         self._database.write(work)
         if not settlement.keep:
@@ -247,7 +247,7 @@ def insert_batches(connection: sqlite3.Connection, batches: Sequence[Batch]) -> 
 
 
 def amend_batches(connection: sqlite3.Connection, closures: Sequence[Closure]) -> None:
-    """Writes the present outcome of records whose failures were closed beside the outcome of their time."""
+    """Writes the present outcome of records whose failures closed or changed beside the outcome of their time."""
     for closure in closures:
         row = connection.execute("SELECT amended FROM batches WHERE id = ?", (closure.batch,)).fetchone()
         if row is None:

@@ -16,6 +16,9 @@ from shared.errors import StoreUnavailable
 T = TypeVar("T")
 
 BUSY_SECONDS = 30.0
+WRITER_CACHE_KIB = 4000
+READER_CACHE_KIB = 1000
+"""Every thread has a reader of its own; the operating system's cache serves them all."""
 
 
 class _Job(Generic[T]):
@@ -52,19 +55,18 @@ class Database:
         self._writer_lock = threading.Lock()
         created = not path.exists()
         with _translated():
-            self._writer = self._connect()
+            self._writer = self._connect(WRITER_CACHE_KIB)
             if created:
                 os.chmod(path, 0o600)
             self._writer.executescript("BEGIN IMMEDIATE;" + schema + "COMMIT;")
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, cache_kib: int) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=_Connection
         )
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'NORMAL'}")
-        connection.execute("PRAGMA cache_size=-8000")
-        connection.execute("PRAGMA secure_delete=ON" if self._durable else "PRAGMA secure_delete=OFF")
+        connection.execute(f"PRAGMA cache_size=-{cache_kib}")
         with self._queue_lock:
             self._connections.add(connection)
         return connection
@@ -124,7 +126,7 @@ class Database:
         connection = getattr(self._local, "connection", None)
         with _translated():
             if connection is None:
-                connection = self._local.connection = self._connect()
+                connection = self._local.connection = self._connect(READER_CACHE_KIB)
             yield connection
 
     def close(self) -> None:

@@ -74,11 +74,13 @@ def _where(query: FailureQuery) -> tuple[str, list[Any]]:
     return " AND ".join(terms), values
 
 
-def upsert_failures(connection: sqlite3.Connection, failures: Sequence[Failure]) -> None:
+def upsert_failures(connection: sqlite3.Connection, failures: Sequence[Failure]) -> list[Closure]:
     """Writes failures inside a transaction; one that is open already goes on as `failed_again` says.
 
-    One that was closed is a new failure, and the youngest: its row makes way for another at the end.
+    One that was closed is a new failure, and the youngest: its row makes way for another at the end. Gives what the
+    batches that fetched the records have to be told: open failures whose outcome is another one than before.
     """
+    changed = []
     for failure in failures:
         row = connection.execute("SELECT doc FROM failures WHERE id = ?", (failure.id,)).fetchone()
         if row is not None:
@@ -86,6 +88,8 @@ def upsert_failures(connection: sqlite3.Connection, failures: Sequence[Failure])
             failure = failed_again(earlier, failure)
             if earlier.closed_at is not None:
                 connection.execute("DELETE FROM failures WHERE id = ?", (failure.id,))
+            elif earlier.outcome is not failure.outcome:
+                changed.append(Closure(failure.id, failure.batch, failure.place, failure.outcome))
         connection.execute(
             "INSERT INTO failures (id, integration, stream, key, version, outcome, number, http_status, first_at, "
             "last_at, closed_at, doc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?) ON CONFLICT (id) DO UPDATE SET "
@@ -105,6 +109,7 @@ def upsert_failures(connection: sqlite3.Connection, failures: Sequence[Failure])
                 msgspec.json.encode(failure).decode(),
             ),
         )
+    return changed
 
 
 def close_failures(

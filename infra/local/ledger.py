@@ -49,6 +49,20 @@ class LocalLedger:
             yield from map(_cell, rows)
             last = rows[-1][0]
 
+    def versions(self, integration: str, stream: str) -> Iterator[tuple[str, str]]:
+        last = ""
+        while True:
+            with self._database.reading() as connection:
+                number = self._number(connection, integration, stream)
+                rows: list[tuple[str, str]] = connection.execute(
+                    "SELECT key, version FROM cells WHERE stream = ? AND key > ? ORDER BY key LIMIT 5000",
+                    (number, last),
+                ).fetchall()
+            if not rows:
+                return
+            yield from rows
+            last = rows[-1][0]
+
     def put(self, connection: sqlite3.Connection, integration: str, stream: str, cells: Sequence[Cell]) -> None:
         """Writes cells inside a transaction of another table's."""
         if not cells:
@@ -59,10 +73,11 @@ class LocalLedger:
                 "INSERT OR IGNORE INTO streams (integration, stream) VALUES (?, ?)", (integration, stream)
             )
             number = self._read_number(connection, integration, stream)
+        times = {at: micros(at) for at in {cell.at for cell in cells}}
         connection.executemany(
             "INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
-                (number, c.key, c.version, c.hash, c.target_id, c.origin, c.deleted, c.failed, c.run, micros(c.at))
+                (number, c.key, c.version, c.hash, c.target_id, c.origin, c.deleted, c.failed, c.run, times[c.at])
                 for c in cells
             ],
         )

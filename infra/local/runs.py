@@ -43,7 +43,7 @@ class LocalRuns:
             check_lease(connection, lease)
             _put(connection, run, document)
             insert_batches(connection, batches)
-            upsert_failures(connection, failures)
+            amend_batches(connection, upsert_failures(connection, failures))
             self._ledger.put(connection, run.integration, run.stream, cells)
             if closures:
                 at = run.touched_at or run.started_at

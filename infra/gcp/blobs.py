@@ -1,0 +1,79 @@
+"""Blobs in a bucket of Cloud Storage, where an object appears under its name only when all of it is there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from infra.gcp.calls import Lazy, Patience
+from infra.gcp.errors import Missing, translated
+from shared.errors import ConfigError
+
+if TYPE_CHECKING:
+    from google.cloud.storage import Bucket, Client
+
+_NAME: Final = re.compile(r"(?:[^/.\x00-\x1f\x7f][^/\x00-\x1f\x7f]*/)*[^/.\x00-\x1f\x7f][^/\x00-\x1f\x7f]*")
+
+
+class GoogleBlobs:
+    def __init__(self, client: Lazy[Client], bucket: str, patience: Patience) -> None:
+        self._client = client
+        self._bucket_name = bucket
+        self._patience = patience
+
+    def write(self, name: str, data: bytes) -> None:
+        _check(name)
+        with translated(f"writing {name}"):
+            # Only these calls say that repeating them is harmless: the same name, the same bytes.
+            self._bucket().blob(name).upload_from_string(data, "application/octet-stream", **self._options())
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        from google.api_core.exceptions import RequestRangeNotSatisfiable
+
+        _check(name)
+        end = None if length is None else offset + length - 1
+        try:
+            with translated(f"reading {name}"):
+                blob = self._bucket().blob(name)
+                if end is not None and end < offset:
+                    blob.reload(**self._options())
+                    return b""
+                data: bytes = blob.download_as_bytes(
+                    start=offset or None, end=end, raw_download=True, **self._options()
+                )
+                return data
+        except Missing as error:
+            raise FileNotFoundError(name) from error
+        except ConfigError as error:
+            if isinstance(error.__cause__, RequestRangeNotSatisfiable):
+                return b""
+            raise
+
+    def delete(self, name: str) -> None:
+        _check(name)
+        try:
+            with translated(f"deleting {name}"):
+                self._bucket().blob(name).delete(**self._options())
+        except Missing:
+            return
+
+    def names(self, prefix: str) -> Iterator[tuple[str, datetime]]:
+        with translated(f"listing {prefix}"):
+            for blob in self._bucket().list_blobs(prefix=prefix or None, **self._options()):
+                yield blob.name, blob.updated
+
+    def _bucket(self) -> Bucket:
+        return self._client().bucket(self._bucket_name)
+
+    def _options(self) -> dict[str, Any]:
+        from google.cloud.storage.retry import DEFAULT_RETRY
+
+        return {"retry": DEFAULT_RETRY.with_timeout(self._patience.seconds), "timeout": self._patience.seconds}
+
+
+def _check(name: str) -> None:
+    """The names that a folder takes as well."""
+    if _NAME.fullmatch(name) is None or len(name.encode()) > 1024:
+        raise ConfigError(f"{name!r} is no name for a blob")

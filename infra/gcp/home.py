@@ -1,0 +1,88 @@
+"""Puts the home on Google Cloud together. Nothing is called, and no client made, before a port is used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from infra.clock import SystemClock
+from infra.gcp.alerts import GoogleAlerts
+from infra.gcp.batches import GoogleBatches
+from infra.gcp.blobs import GoogleBlobs
+from infra.gcp.books import GoogleBooks
+from infra.gcp.bus import GoogleBus
+from infra.gcp.calls import Lazy, Patience
+from infra.gcp.clients import connect_firestore, connect_publisher, connect_scheduler, connect_storage
+from infra.gcp.counting import CountedBlobs, Meter
+from infra.gcp.failures import GoogleFailures
+from infra.gcp.leases import GoogleLeases
+from infra.gcp.ledger import GoogleLedger
+from infra.gcp.names import bucket_name
+from infra.gcp.runs import GoogleRuns
+from infra.gcp.schedule import GoogleSchedule, StoredSchedule
+from infra.gcp.store import Store
+from shared.ports import Blobs, Clock, Home
+
+if TYPE_CHECKING:
+    from google.cloud.scheduler_v1 import CloudSchedulerClient
+
+DATABASE: Final = "(default)"
+LOCATION: Final = "us-central1"
+
+
+class GoogleHome:
+    """The ports on one project.
+
+    `blobs` takes the place of a bucket. Cloud Scheduler has no emulator: where Firestore is one, the schedule is stored
+    in it, unless a `scheduler` is given. `meter` counts what all of it costs.
+    """
+
+    def __init__(
+        self,
+        project: str,
+        clock: Clock | None = None,
+        blobs: Blobs | None = None,
+        *,
+        scheduler: Callable[[], CloudSchedulerClient] | None = None,
+        database: str = DATABASE,
+        location: str = LOCATION,
+        bucket: str = "",
+        patience: Patience | None = None,
+    ) -> None:
+        self.project = project
+        self.clock = clock or SystemClock()
+        self.patience = patience or Patience()
+        self.meter = Meter()
+        documents = Lazy(lambda: connect_firestore(project, database))
+        publisher = Lazy(connect_publisher)
+        bucket_client = Lazy(lambda: connect_storage(project))
+        jobs = Lazy(scheduler or connect_scheduler)
+        self.clients: Sequence[Lazy[Any]] = (documents, publisher, bucket_client, jobs)
+        self.store = Store(documents, self.patience, self.meter)
+        kept = CountedBlobs(
+            blobs or GoogleBlobs(bucket_client, bucket or bucket_name(project), self.patience), self.meter
+        )
+        failures = GoogleFailures(self.store, kept)
+        leases = GoogleLeases(self.store, self.clock)
+        stored = scheduler is None and bool(os.environ.get("FIRESTORE_EMULATOR_HOST"))
+        self.ports = Home(
+            leases=leases,
+            runs=GoogleRuns(self.store, leases, failures),
+            batches=GoogleBatches(self.store, failures, self.clock),
+            books=GoogleBooks(self.store),
+            ledger=GoogleLedger(self.store),
+            failures=failures,
+            bus=GoogleBus(project, publisher, self.patience, self.meter),
+            blobs=kept,
+            schedule=StoredSchedule(self.store, self.clock)
+            if stored
+            else GoogleSchedule(project, location, jobs, self.patience, self.meter),
+            alerts=GoogleAlerts(self.store, self.clock),
+            clock=self.clock,
+        )
+
+    def close(self) -> None:
+        """Gives up every connection."""
+        for client in self.clients:
+            client.close()

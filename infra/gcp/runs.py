@@ -1,0 +1,102 @@
+"""Runs and their checkpoints in Firestore: the fields that are asked for stand beside the run itself, one text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from infra.gcp.batches import create_batches
+from infra.gcp.failures import GoogleFailures
+from infra.gcp.leases import GoogleLeases
+from infra.gcp.ledger import stream_path, write_cells
+from infra.gcp.names import both, document_id
+from infra.gcp.store import COMMIT_BYTES, Document, Path, Query, Store, Write
+from shared.ledger import Cell
+from shared.ports import Batch, Closure, Failure, Lease, Run, StreamState
+
+_decode = msgspec.json.Decoder(Run).decode
+_decode_state = msgspec.json.Decoder(StreamState).decode
+ALL = "*"
+
+
+class GoogleRuns:
+    def __init__(self, store: Store, leases: GoogleLeases, failures: GoogleFailures) -> None:
+        self._store = store
+        self._leases = leases
+        self._failures = failures
+
+    def commit(
+        self,
+        lease: Lease,
+        run: Run,
+        batches: Sequence[Batch] = (),
+        failures: Sequence[Failure] = (),
+        cells: Sequence[Cell] = (),
+        closures: Sequence[Closure] = (),
+    ) -> None:
+        writes = [
+            _write(run),
+            *create_batches(batches),
+            *write_cells(run.integration, run.stream, cells),
+        ]
+        room = COMMIT_BYTES - 1000 - sum(write.size for write in writes)
+
+        def others() -> list[Write]:
+            at = run.touched_at or run.started_at
+            return [*writes, *self._failures.changes(failures, closures, run.id, at, room=room)]
+
+        self._leases.commit(lease, others)
+
+    def finish(self, lease: Lease, run: Run, state: StreamState) -> None:
+        path, text = stream_path(run.integration, run.stream), msgspec.json.encode(state).decode()
+        writes = [_write(run), Write(path, {"of": both(run.integration, run.stream), "state": text})]
+        self._leases.commit(lease, lambda: writes)
+
+    def conclude(self, run: Run) -> None:
+        self._store.commit([_write(run)])
+
+    def get(self, run: str) -> Run | None:
+        found = self._store.get(run_path(run))
+        return None if found is None else read_run(found)
+
+    def recent(self, integration: str | None, stream: str | None, most: int) -> list[Run]:
+        where = (("names", "array_contains", _name(integration, stream)),)
+        found = self._store.first(Query(("runs",), where, order="started_at", descending=True), most)
+        return [read_run(document) for document in found]
+
+    def unfinished(self, integration: str, stream: str) -> list[Run]:
+        found = self._store.each(Query(("runs",), (("open", "==", both(integration, stream)),)))
+        return sorted((read_run(document) for document in found), key=lambda run: run.started_at)
+
+    def state(self, integration: str, stream: str) -> StreamState:
+        found = self._store.get(stream_path(integration, stream))
+        return StreamState(integration, stream) if found is None else _decode_state(found.fields["state"])
+
+
+def run_path(run: str) -> Path:
+    return "runs", document_id(run)
+
+
+def read_run(document: Document) -> Run:
+    return _decode(document.fields["doc"])
+
+
+def _write(run: Run) -> Write:
+    of = both(run.integration, run.stream)
+    fields: dict[str, Any] = {
+        "doc": msgspec.json.encode(run).decode(),
+        "of": of,
+        "kind": run.kind,
+        "fetched": run.fetched,
+        "open": "" if run.over else of,
+        "started_at": run.started_at,
+        "names": [_name(i, s) for i in (None, run.integration) for s in (None, run.stream)],
+    }
+    return Write(run_path(run.id), fields)
+
+
+def _name(integration: str | None, stream: str | None) -> str:
+    """A run is listed under its stream, its integration, and all: one index answers every form of the question."""
+    return both(integration or ALL, stream or ALL)
