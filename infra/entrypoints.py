@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -68,17 +67,8 @@ _decode_trigger = msgspec.json.Decoder(_Trigger).decode
 
 def push_body(message: Message, subscription: str, attempt: int) -> bytes:
     """The body of a push as Pub/Sub makes it (vendor documentation, "Receive messages by push")."""
-    return msgspec.json.encode(
-        {
-            "message": {
-                "data": base64.b64encode(message.data).decode(),
-                "attributes": message.attributes,
-                "orderingKey": message.ordering_key,
-            },
-            "subscription": subscription,
-            "deliveryAttempt": attempt,
-        }
-    )
+    carried = _PushMessage(message.data, message.attributes, ordering_key=message.ordering_key)
+    return msgspec.json.encode(_Push(carried, subscription, attempt))
 
 
 class Handlers:

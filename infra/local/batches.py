@@ -185,13 +185,13 @@ class LocalBooks:
             with self._database.reading() as connection:
                 rows = connection.execute(
                     "SELECT seq, id, run, outcomes, amended, idents FROM batches WHERE integration = ? AND stream = ? "
-                    "AND kind = 'fetch' AND seq > ? ORDER BY seq LIMIT 200",
+                    "AND kind = 'fetch' AND seq > ? ORDER BY seq LIMIT 20",
                     (integration, stream, last),
                 ).fetchall()
             for _, batch, run, outcomes, amended, idents in rows:
                 keys, versions = _idents(idents)
                 yield Entries(batch, run, keys, versions, _present(outcomes, amended))
-            if len(rows) < 200:
+            if len(rows) < 20:
                 return
             last = rows[-1][0]
 

@@ -67,6 +67,7 @@ class Database:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'NORMAL'}")
         connection.execute(f"PRAGMA cache_size=-{cache_kib}")
+        connection.execute("PRAGMA wal_autocheckpoint=4000")
         with self._queue_lock:
             self._connections.add(connection)
         return connection

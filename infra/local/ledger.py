@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
 
 from infra.local.database import Database
 from infra.local.schema import instant, micros
@@ -12,6 +14,11 @@ from shared.ledger import Cell
 
 _COLUMNS = "key, version, hash, target_id, origin, deleted, failed, run, at"
 _AT_ONCE = 500
+_PUT = (
+    f"INSERT INTO cells (stream, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (stream, key) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS.split(", ")[1:])
+)
 
 
 class LocalLedger:
@@ -37,31 +44,30 @@ class LocalLedger:
         return found
 
     def scan(self, integration: str, stream: str) -> Iterator[Cell]:
-        last = ""
+        for rows in self._each(_COLUMNS, integration, stream):
+            for row in rows:
+                yield _cell(row[:-1])
+
+    def versions(self, integration: str, stream: str) -> Iterator[tuple[str, str]]:
+        for rows in self._each("key, version", integration, stream):
+            for key, version, _ in rows:
+                yield key, version
+
+    def _each(self, columns: str, integration: str, stream: str) -> Iterator[list[tuple[Any, ...]]]:
+        """Parts of a stream's rows, in the order of their writing; the last column is the row's place in it."""
+        last = 0
         while True:
             with self._database.reading() as connection:
                 number = self._number(connection, integration, stream)
                 rows = connection.execute(
-                    f"SELECT {_COLUMNS} FROM cells WHERE stream = ? AND key > ? ORDER BY key LIMIT 2000", (number, last)
-                ).fetchall()
-            if not rows:
-                return
-            yield from map(_cell, rows)
-            last = rows[-1][0]
-
-    def versions(self, integration: str, stream: str) -> Iterator[tuple[str, str]]:
-        last = ""
-        while True:
-            with self._database.reading() as connection:
-                number = self._number(connection, integration, stream)
-                rows: list[tuple[str, str]] = connection.execute(
-                    "SELECT key, version FROM cells WHERE stream = ? AND key > ? ORDER BY key LIMIT 5000",
+                    # The + keeps SQLite from taking the index by key, which would sort and jump.
+                    f"SELECT {columns}, rowid FROM cells WHERE +stream = ? AND rowid > ? ORDER BY rowid LIMIT 2000",
                     (number, last),
                 ).fetchall()
             if not rows:
                 return
-            yield from rows
-            last = rows[-1][0]
+            yield rows
+            last = rows[-1][-1]
 
     def put(self, connection: sqlite3.Connection, integration: str, stream: str, cells: Sequence[Cell]) -> None:
         """Writes cells inside a transaction of another table's."""
@@ -73,11 +79,12 @@ class LocalLedger:
                 "INSERT OR IGNORE INTO streams (integration, stream) VALUES (?, ?)", (integration, stream)
             )
             number = self._read_number(connection, integration, stream)
-        times = {at: micros(at) for at in {cell.at for cell in cells}}
+        # The cells of a batch were decided at a few instants, each of them one object.
+        stamp = cache(micros)
         connection.executemany(
-            "INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            _PUT,
             [
-                (number, c.key, c.version, c.hash, c.target_id, c.origin, c.deleted, c.failed, c.run, times[c.at])
+                (number, c.key, c.version, c.hash, c.target_id, c.origin, c.deleted, c.failed, c.run, stamp(c.at))
                 for c in cells
             ],
         )

@@ -26,7 +26,7 @@ CREATE INDEX IF NOT EXISTS batches_unsettled ON batches (integration, stream) WH
 CREATE TABLE IF NOT EXISTS cells (
     stream INTEGER NOT NULL, key TEXT NOT NULL, version TEXT NOT NULL, hash TEXT NOT NULL, target_id TEXT NOT NULL,
     origin TEXT NOT NULL, deleted INTEGER NOT NULL, failed TEXT NOT NULL, run TEXT NOT NULL, at INTEGER,
-    PRIMARY KEY (stream, key)) WITHOUT ROWID;
+    UNIQUE (stream, key));
 CREATE TABLE IF NOT EXISTS failures (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, integration TEXT NOT NULL, stream TEXT NOT NULL,
     key TEXT NOT NULL, version TEXT NOT NULL, outcome TEXT NOT NULL, number INTEGER NOT NULL, http_status INTEGER,

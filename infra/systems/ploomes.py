@@ -125,7 +125,10 @@ class Ploomes:
                 if rows:
                     before = reading.anchor or ""
                     total = reading.advance(rows, answer.total)
-                    page = [_row(self._read, row, before, place) for place, row in enumerate(rows)]
+                    page = [
+                        _row(self._read, row, found, before, place)
+                        for place, (row, found) in enumerate(zip(rows, reading.ids, strict=True))
+                    ]
                     yield Page(page, str(reading.anchor), total)
                 if rows and len(answer.rows) == self._size and not reading.tail:
                     reading.widen()
@@ -175,6 +178,8 @@ class _Reading:
         self.asks_total = not after
         self.tail: list[Any] = []
         """Rows without Id at the end of the last page: they come again, since the anchor is before them."""
+        self.ids: list[int | None] = []
+        """The Ids of the rows that were verified last, None where a row has none."""
         self._size = size
         self._width = 1
         self._reach = 0
@@ -202,8 +207,8 @@ class _Reading:
         elif self.tail and rows[: len(self.tail)] == self.tail:
             rows = rows[len(self.tail) :]
         last = self.anchor
-        for row in rows:
-            place = _id_of(row)
+        self.ids = [_id_of(row) for row in rows]
+        for place in self.ids:
             if place is not None:
                 if place <= last:
                     raise GuardTripped(f"Ploomes gave Id {place} after Id {last}: it does not keep the order asked for")
@@ -219,9 +224,9 @@ class _Reading:
         else:
             total = None
         self.asks_total = False
-        ends = next(k for k in range(len(rows), 0, -1) if _id_of(rows[k - 1]) is not None)
+        ends = next(k for k in range(len(rows), 0, -1) if self.ids[k - 1] is not None)
         self.tail = rows[ends:]
-        self.anchor = _id_of(rows[ends - 1]) or self.anchor
+        self.anchor = self.ids[ends - 1] or self.anchor
         self._reach -= len(rows)
         if self._left is not None:
             self._left -= len(rows)
@@ -255,20 +260,19 @@ def _id_of(row: Any) -> int | None:
     return found if type(found) is int else None
 
 
-def _row(read: str, data: Any, before: int | str, place: int) -> Row:
-    found = _id_of(data)
+def _row(read: str, data: Any, found: int | None, before: int | str, place: int) -> Row:
     if found is None:
         position = f"page-after:{before} row:{place}"
         return Row("", "", position, data if isinstance(data, dict) else {"row": data}, problem=_NO_ID)
-    position = f"{read}({found})"
+    position, origin = f"{read}({found})", str(found)
     try:
         changed = datetime.fromisoformat(data["LastUpdateDate"])
         if changed.tzinfo is None:
             raise ValueError("without an offset it may be any hour")
-        version = version_at(changed, found)
+        version = version_at(changed, origin)
     except (KeyError, TypeError, ValueError, OverflowError):
-        return Row(str(found), "", position, data, problem=_BAD_DATE)
-    return Row(str(found), version, position, data)
+        return Row(origin, "", position, data, problem=_BAD_DATE)
+    return Row(origin, version, position, data)
 
 
 def _within(window: Window) -> str:
