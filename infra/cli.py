@@ -13,7 +13,7 @@ from typing import Any
 import click
 import msgspec
 
-from infra import config
+from infra.mistakes import ConfigMistakes
 from infra.quantities import parse_duration
 from infra.wiring import Hub
 from shared.errors import ConfigError, GuardTripped, Leased, WaybillError
@@ -87,7 +87,7 @@ def command(name: str, example: str, **settings: Any) -> Callable[[Callable[...,
 def report_error(session: Session, error: WaybillError) -> int:
     if session.json:
         document: dict[str, Any] = {"class": type(error).__name__, "message": str(error), "cure": error.cure}
-        if isinstance(error, config.ConfigMistakes):
+        if isinstance(error, ConfigMistakes):
             document["mistakes"] = msgspec.to_builtins(error.mistakes)
         emit({"error": document})
     else:
@@ -395,16 +395,14 @@ def cleanup(session: Session, name: str | None, everything: bool, older_than: st
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def forget(session: Session, key: str, yes: bool) -> int:
     """Erases a person's data everywhere, keeps the books balanced, prints a receipt."""
-    from infra import render
-    from infra.local.erase import find_traces
-    from infra.local.erase import forget as erase
+    from infra import erasing, render
 
-    found = find_traces(session.hub.embedded, key)
+    found = erasing.find_traces(session.hub, key)
     if not session.json:
         render.traces(found)
     if not confirmed("erase all of it? Nothing brings it back", yes):
         return EXIT["usage"]
-    document = erase(session.hub.embedded, key)
+    document = erasing.forget(session.hub, key)
     emit(document) if session.json else render.receipt(document)
     return 0
 

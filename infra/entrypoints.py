@@ -257,12 +257,38 @@ def sink_function(folder: Path) -> Callable[[Request], Any]:
     return sink
 
 
+def operation_function(functions: Path, name: str) -> Callable[[Request], Any]:
+    """What Cloud Scheduler, a dead-letter subscription or a person calls."""
+
+    def operation(request: Request) -> Any:
+        from infra.operations import Operations
+
+        refused = _unfit(request)
+        return _http(refused or Operations(_hub(functions), notice_to()).carry_out(name, request.get_data()))
+
+    return operation
+
+
 def _unfit(request: Request) -> Reply | None:
     if request.method != "POST":
         return problem(405, "method not allowed", "this function takes POST")
     if (request.content_length or 0) > PUSH_BYTES:
         return problem(413, "too large", f"at most {PUSH_BYTES} bytes")
-    return None
+    return refused_caller(os.environ, request.headers.get("Authorization", ""))
+
+
+def refused_caller(environ: Mapping[str, str], authorization: str) -> Reply | None:
+    """403 for a caller that is not one of the configured service accounts; None where callers are not configured."""
+    if not environ.get("WAYBILL_CALLERS") and not environ.get("WAYBILL_AUDIENCE"):
+        return None
+    from infra.gcp.callers import Callers
+
+    callers = Callers.configured(environ)
+    refusal = callers.refusal(authorization) if callers is not None else ""
+    if not refusal:
+        return None
+    notice_to()("caller_refused", reason=refusal)
+    return problem(403, "forbidden", "this caller may not call")
 
 
 def _http(reply: Reply) -> Any:

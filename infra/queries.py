@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from infra import config
+from infra import config, environment
+from infra.mistakes import ConfigMistakes
 from infra.report import run_report, stamp, state_of, systems_of
 from infra.wiring import Hub
 from shared.accounting import Counts, StreamAudit, audit_stream
@@ -44,7 +45,7 @@ def check(hub: Hub, name: str | None) -> dict[str, Any]:
     """All mistakes of files and environment; nothing is called."""
     try:
         integrations = hub.load(thorough=True)
-    except config.ConfigMistakes as error:
+    except ConfigMistakes as error:
         return {"integrations": [], "mistakes": msgspec.to_builtins(error.mistakes), "notes": []}
     if name is not None:
         integrations = [hub.integration(name)]
@@ -59,7 +60,7 @@ def check(hub: Hub, name: str | None) -> dict[str, Any]:
             if "." in system:
                 continue
             try:
-                config.system_settings(system, hub.environ)
+                environment.system_settings(system, hub.environ)
             except ConfigError as error:
                 mistakes.append(_mistake("environment", system, str(error), error.cure))
     unique = list({(m["file"], m["path"], m["found"]): m for m in mistakes}.values())

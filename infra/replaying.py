@@ -8,7 +8,7 @@ import msgspec
 
 from infra.log import silent
 from infra.report import error_of, state_of
-from infra.runner import Consumers, StreamRun, settle_stream
+from infra.runner import StreamRun, deliverers, settle_stream
 from infra.wiring import Hub
 from shared.accounting import Counts
 from shared.ports import FailureQuery, Notice
@@ -52,7 +52,7 @@ def carry_out(
     """Replays stream by stream and waits until it is settled."""
     streams = streams_of(hub, query)
     hub.check_environment(streams)
-    consumers = Consumers(hub, query.integration, max(stream.lanes for stream in streams), notice)
+    consumers = deliverers(hub, query.integration, streams, notice)
     consumers.start()
     counts, runs, state = Counts(), [], "settled"
     error: dict[str, str] = {}

@@ -24,6 +24,8 @@ from shared.sweep import conclude_runs, find_lost
 MOST_CONSUMERS: Final = 32
 OUTAGE_TRIES: Final = 3
 """Deliveries in a row to which the target answered nothing at all: then the run ends and leaves the rest pending."""
+IDLE_SECONDS: Final = 300.0
+"""On Google Cloud: when no batch made progress for so long, the rest is left to the functions and to the sweeper."""
 MOST_DEATHS: Final = 100
 """A message whose consumer died so often in a row goes to the dead letters. An outage, which is answered, never does.
 """
@@ -128,6 +130,30 @@ class Consumers:
         self.bus.wake()
 
 
+class Elsewhere:
+    """On Google Cloud the sink functions take the messages: here one only waits for what becomes of them."""
+
+    trouble: WaybillError | None = None
+    crash: Exception | None = None
+    in_order = True
+
+    def start(self) -> None:
+        """Pub/Sub pushes by itself."""
+
+    def stop(self) -> None:
+        """Nothing is in hand here."""
+
+
+Deliverers = Consumers | Elsewhere
+
+
+def deliverers(hub: Hub, name: str, streams: list[Stream], notice: Notice) -> Deliverers:
+    """Who delivers what is published: threads of this process, or the functions that Pub/Sub pushes to."""
+    if hub.on_google_cloud:
+        return Elsewhere()
+    return Consumers(hub, name, max(stream.lanes for stream in streams), notice)
+
+
 class StreamRun(msgspec.Struct):
     """How one stream fared in a run: its runs (resumed ones first), or why there is none."""
 
@@ -162,7 +188,7 @@ def run_streams(
     """
     hub.check_environment(streams)
     spare_the_collector()
-    consumers = Consumers(hub, name, max(stream.lanes for stream in streams), notice)
+    consumers = deliverers(hub, name, streams, notice)
     consumers.start()
     results: list[StreamRun] = []
     try:
@@ -202,7 +228,7 @@ def read_stream(
     order: Order,
     notice: Notice,
     result: StreamRun,
-    consumers: Consumers,
+    consumers: Deliverers,
     watch: Callable[[], None],
 ) -> None:
     """Story 1, in a thread of its own so that progress and interrupts are seen meanwhile."""
@@ -236,16 +262,15 @@ def read_stream(
         result.state = last.state
 
 
-def settle_stream(hub: Hub, stream: Stream, consumers: Consumers, result: StreamRun, watch: Callable[[], None]) -> None:
+def settle_stream(
+    hub: Hub, stream: Stream, consumers: Deliverers, result: StreamRun, watch: Callable[[], None]
+) -> None:
     """Waits until nothing of the stream is pending; brings back what the bus lost on the way."""
-    home, bus = hub.home, hub.embedded.bus
-    while not hub.clock.stopping and consumers.in_order:
-        watch()
-        if bus.depth(consumers.topics) == 0:
-            if next(home.batches.unsettled(stream.integration, stream.name), None) is None:
-                break
-            publish_again(home, find_lost(stream, home))
-        bus.wait(0.2)
+    home = hub.home
+    if isinstance(consumers, Consumers):
+        wait_for_consumers(hub, stream, consumers, watch)
+    else:
+        wait_for_functions(hub, stream, watch)
     for run in conclude_runs(stream, home):
         for place, known in enumerate(result.runs):
             if known.id == run.id:
@@ -255,3 +280,30 @@ def settle_stream(hub: Hub, stream: Stream, consumers: Consumers, result: Stream
         result.state, result.error = "failed", consumers.trouble
     elif pending:
         result.state = "stopped"
+
+
+def wait_for_consumers(hub: Hub, stream: Stream, consumers: Consumers, watch: Callable[[], None]) -> None:
+    home, bus = hub.home, hub.embedded.bus
+    while not hub.clock.stopping and consumers.in_order:
+        watch()
+        if bus.depth(consumers.topics) == 0:
+            if next(home.batches.unsettled(stream.integration, stream.name), None) is None:
+                return
+            publish_again(home, find_lost(stream, home))
+        bus.wait(0.2)
+
+
+def wait_for_functions(hub: Hub, stream: Stream, watch: Callable[[], None]) -> None:
+    """Until the functions have settled everything, or nothing happened for so long that one need not watch."""
+    home, clock = hub.home, hub.clock
+    seen: dict[str, object] = {}
+    changed = clock.monotonic()
+    while not clock.stopping and clock.monotonic() - changed < IDLE_SECONDS:
+        watch()
+        unsettled = home.batches.unsettled(stream.integration, stream.name)
+        waiting = {batch.id: (batch.state, batch.outcomes, batch.attempts) for batch in unsettled}
+        if not waiting:
+            return
+        if waiting != seen:
+            seen, changed = dict(waiting), clock.monotonic()
+        clock.sleep(1.0)

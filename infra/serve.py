@@ -14,6 +14,7 @@ from werkzeug.routing import Map, Rule
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
+from infra import environment
 from infra.entrypoints import PUSH_BYTES, Handlers, Reply, problem
 from infra.local.schedule import next_after
 from infra.log import notice_to
@@ -21,8 +22,10 @@ from infra.operations import Operations
 from infra.runner import Consumers
 from infra.wiring import Hub
 from shared.errors import ConfigError, WaybillError
+from shared.ports import Notice
 
 SWEEP_SECONDS: Final = 30.0
+EMULATORS: Final = ("PUBSUB_EMULATOR_HOST", "FIRESTORE_EMULATOR_HOST")
 TICK_SECONDS: Final = 0.5
 
 
@@ -120,35 +123,63 @@ def serve(hub: Hub, host: str, port: int, note: Callable[[str], None]) -> None:
     """Runs until the hub's clock is stopped; then ends when every batch in hand is done.
 
     An integration whose environment is not complete is left out, and said to be. Raises ConfigError if the port is
-    taken.
+    taken, or if it would have to make topics on Google Cloud itself: there Terraform deploys the functions.
     """
+    if hub.on_google_cloud:
+        require_emulators(hub)
     notice = notice_to()
     names = ready_integrations(hub, note)
-    consumers = {name: Consumers(hub, name, hub.integration(name).sink.lanes, notice, endure=True) for name in names}
-    handlers = {name: each.handlers for name, each in consumers.items()}
+    handlers, consumers = handlers_of(hub, names, notice)
     operations = Operations(hub, notice)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     try:
         server = make_server(host, port, Server(hub, handlers, operations), threaded=True)
     except (OSError, SystemExit) as error:
         raise ConfigError(f"port {port} of {host} is not free", cure="choose another one with --port") from error
-    threads = [threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="http", daemon=True)]
-    threads.append(threading.Thread(target=_keep_time, args=(hub, names, handlers, notice), name="schedule"))
-    threads.append(threading.Thread(target=_keep_sweeping, args=(hub, operations), name="sweeper"))
-    for each in consumers.values():
-        each.start()
+    base = f"http://{host}:{server.server_port}"
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="http", daemon=True).start()
+    if hub.on_google_cloud:
+        from infra.gcp.provision import provision
+
+        waits = {name: hub.integration(name).sink.redeliver_after for name in names}
+        provision(environment.project(hub.environ), waits, base)
+    threads = [
+        threading.Thread(target=_keep_time, args=(hub, names, handlers, notice), name="schedule"),
+        threading.Thread(target=_keep_sweeping, args=(hub, operations), name="sweeper"),
+    ]
+    for consumer in consumers:
+        consumer.start()
     for thread in threads:
         thread.start()
-    note(f"listening on http://{host}:{server.server_port}")
+    note(f"listening on {base}")
     while not hub.clock.stopping:
         hub.clock.sleep(3600)
     server.shutdown()
     server.server_close()
-    for each in consumers.values():
-        each.stop()
-    for thread in threads[1:]:
+    for consumer in consumers:
+        consumer.stop()
+    for thread in threads:
         thread.join()
     note("stopped; nothing in hand")
+
+
+def require_emulators(hub: Hub) -> None:
+    """Raises ConfigError unless Pub/Sub and Firestore are emulators: nobody serves a real project from one machine."""
+    missing = [name for name in EMULATORS if not hub.environ.get(name)]
+    if missing:
+        raise ConfigError(
+            f"serve works with emulators only, and {', '.join(missing)} is not set",
+            cure="; ".join(f"export {name}=127.0.0.1:..." for name in missing),
+        )
+    environment.project(hub.environ)
+
+
+def handlers_of(hub: Hub, names: list[str], notice: Notice) -> tuple[dict[str, Handlers], list[Consumers]]:
+    """The functions of each integration and, embedded, who brings them their messages; else Pub/Sub pushes."""
+    if hub.on_google_cloud:
+        return {name: Handlers(hub, name, notice) for name in names}, []
+    consumers = {name: Consumers(hub, name, hub.integration(name).sink.lanes, notice, endure=True) for name in names}
+    return {name: each.handlers for name, each in consumers.items()}, list(consumers.values())
 
 
 def ready_integrations(hub: Hub, note: Callable[[str], None]) -> list[str]:

@@ -6,22 +6,26 @@ import importlib
 import importlib.util
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from infra import config
+from infra import config, environment
 from infra.clock import SystemClock
-from infra.local.home import EmbeddedHome
 from infra.systems import Connection
 from shared.deliver import Health
 from shared.errors import ConfigError
 from shared.ports import Home, Rules, Sink, Source
 from shared.stream import Stream
+
+if TYPE_CHECKING:
+    from infra.gcp.home import GoogleHome
+    from infra.local.home import EmbeddedHome
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -63,15 +67,34 @@ class Hub:
             )
         return found
 
+    @property
+    def on_google_cloud(self) -> bool:
+        return environment.backend(self.environ) == "gcp"
+
     @cached_property
     def embedded(self) -> EmbeddedHome:
-        if config.backend(self.environ) != "embedded":
-            raise ConfigError("the gcp backend is not part of this version", cure="export WAYBILL_BACKEND=embedded")
-        return EmbeddedHome(config.state_home(self.environ, ROOT), self.clock)
+        """The home in a folder. Only for what is about that folder; everything else asks for `home`."""
+        from infra.local.home import EmbeddedHome
+
+        return EmbeddedHome(self.state_folder, self.clock)
+
+    @cached_property
+    def google(self) -> GoogleHome:
+        """The home in a project. Beside Firestore's emulator and without a storage one, blobs are in a folder."""
+        from infra.gcp.home import GoogleHome
+        from infra.local.blobs import LocalBlobs
+
+        project = environment.project(self.environ)
+        emulated = self.environ.get("FIRESTORE_EMULATOR_HOST") and not self.environ.get("STORAGE_EMULATOR_HOST")
+        return GoogleHome(project, self.clock, LocalBlobs(self.state_folder / "blobs") if emulated else None)
 
     @property
     def home(self) -> Home:
-        return self.embedded.ports
+        return self.google.ports if self.on_google_cloud else self.embedded.ports
+
+    @property
+    def state_folder(self) -> Path:
+        return environment.state_home(self.environ, ROOT)
 
     def options_of(self, integration: str, stream: str) -> Mapping[str, Any]:
         """The keys of its own that a stream takes, as its mapping module says."""
@@ -162,7 +185,7 @@ class Hub:
         return sink
 
     def _connection(self, module: ModuleType, system: str, rate: Any, size: int, retry: Any) -> Connection:
-        settings = module.settings(self.environ) if "." in system else config.system_settings(system, self.environ)
+        settings = module.settings(self.environ) if "." in system else environment.system_settings(system, self.environ)
         return Connection(
             url=settings.url,
             secrets=settings.secrets,
@@ -170,9 +193,14 @@ class Hub:
             page_size=size,
             retry=retry,
             clock=self.clock,
-            pace_file=config.state_home(self.environ, ROOT) / "pace" / _short(system) if rate else None,
+            pace_file=self._pace_folder() / _short(system) if rate else None,
             stopping=lambda: self.clock.stopping,
         )
+
+    def _pace_folder(self) -> Path:
+        """Where the threads and processes of a machine keep their common pace. An instance of a function has no state
+        folder, and a pace of its own."""
+        return Path(tempfile.gettempdir()) / "waybill-pace" if self.on_google_cloud else self.state_folder / "pace"
 
     def health(self, stream: Stream) -> Health:
         """One per target and process."""
@@ -181,7 +209,7 @@ class Hub:
     def check_environment(self, streams: list[Stream]) -> None:
         """Raises one ConfigError that names all secrets that these streams lack."""
         names = dict.fromkeys(stream.integration for stream in streams)
-        missing = config.missing_secrets([self.integration(name) for name in names], self.environ)
+        missing = environment.missing_secrets([self.integration(name) for name in names], self.environ)
         if missing:
             raise ConfigError(
                 f"missing in the environment: {', '.join(missing)}",
@@ -192,8 +220,9 @@ class Hub:
         for sink in self._opened:
             sink.close()
         self._opened.clear()
-        if "embedded" in self.__dict__:
-            self.embedded.close()
+        for place in ("embedded", "google"):
+            if place in self.__dict__:
+                getattr(self, place).close()
 
 
 def _system(name: str) -> ModuleType:

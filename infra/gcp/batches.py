@@ -192,9 +192,22 @@ def present(outcomes: str, amended: Mapping[str, str]) -> str:
     return "".join(letters)
 
 
+def rename(store: Store, batch: str, key: str, other: str) -> None:
+    """Puts another key in the place of one. Raises Conflict where somebody changed the batch meanwhile."""
+    found = store.get(_path(batch))
+    if found is not None:
+        keys, versions = identities(found.fields)
+        keys = [other if each == key else each for each in keys]
+        store.commit([Write(_path(batch), {"idents": _packed(keys, versions)}, "update", found.version)])
+
+
 def identities(fields: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """The keys and versions of a batch's records."""
     return _idents(zlib.decompress(fields["idents"]))
+
+
+def _packed(keys: Sequence[str], versions: Sequence[str]) -> bytes:
+    return zlib.compress(msgspec.json.encode((keys, versions)), 1)
 
 
 def _path(batch: str) -> Path:
@@ -215,7 +228,7 @@ def _fields(batch: Batch) -> dict[str, Any]:
         "state": batch.state,
         "outcomes": batch.outcomes,
         "amended": dict(batch.amended),
-        "idents": zlib.compress(msgspec.json.encode((batch.keys, batch.versions)), 1),
+        "idents": _packed(batch.keys, batch.versions),
         "rules": msgspec.json.encode(batch.rules).decode(),
         "blob": batch.blob,
         "offset": batch.offset,

@@ -63,16 +63,16 @@ class GoogleHome:
         kept = CountedBlobs(
             blobs or GoogleBlobs(bucket_client, bucket or bucket_name(project), self.patience), self.meter
         )
-        failures = GoogleFailures(self.store, kept)
+        self.failures = GoogleFailures(self.store, kept)
         leases = GoogleLeases(self.store, self.clock)
         stored = scheduler is None and bool(os.environ.get("FIRESTORE_EMULATOR_HOST"))
         self.ports = Home(
             leases=leases,
-            runs=GoogleRuns(self.store, leases, failures),
-            batches=GoogleBatches(self.store, failures, self.clock),
+            runs=GoogleRuns(self.store, leases, self.failures),
+            batches=GoogleBatches(self.store, self.failures, self.clock),
             books=GoogleBooks(self.store),
             ledger=GoogleLedger(self.store),
-            failures=failures,
+            failures=self.failures,
             bus=GoogleBus(project, publisher, self.patience, self.meter),
             blobs=kept,
             schedule=StoredSchedule(self.store, self.clock)

@@ -29,6 +29,21 @@ class GoogleLedger:
         for document in self._store.each(Query((*stream_path(integration, stream), "cells"))):
             yield _decode(document.fields[CELL])
 
+    def versions(self, integration: str, stream: str) -> Iterator[tuple[str, str]]:
+        for document in self._store.each(Query((*stream_path(integration, stream), "cells"))):
+            cell = _decode_version(document.fields[CELL])
+            yield cell.key, cell.version
+
+
+class _Version(msgspec.Struct, gc=False):
+    """As much of a cell as an audit reads."""
+
+    key: str
+    version: str = ""
+
+
+_decode_version = msgspec.json.Decoder(_Version).decode
+
 
 def stream_path(integration: str, stream: str) -> Path:
     """Where a stream's own state is, and its cells below it."""

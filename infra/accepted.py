@@ -1,0 +1,180 @@
+"""What may stand where in an integration.yaml: a reader per kind of value, and the section, a mapping of them.
+
+A reader is pure: it gives the value ready for use, or raises Refused with what was expected and the cure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, timedelta
+from functools import partial
+from types import NoneType, UnionType
+from typing import Any, Final, NamedTuple, Union, get_args, get_origin
+
+import msgspec
+
+from infra.environment import address_fault
+from infra.mistakes import nearest
+from infra.quantities import DURATION_FORMS, RATE_FORMS, Rate, parse_duration, parse_rate
+from shared.retry import RetryPolicy
+
+
+class Refused(Exception):
+    """A value that cannot be used. `found` is given where the value itself is not for showing."""
+
+    def __init__(self, expected: str, cure: str, found: str = "") -> None:
+        super().__init__(expected)
+        self.expected, self.cure, self.found = expected, cure, found
+
+
+Reader = Callable[[Any], Any]
+
+
+class Section(NamedTuple):
+    """A mapping: what makes a value of its keys, how each key is read, and which must be there."""
+
+    build: Callable[..., Any]
+    keys: Mapping[str, Reader | Section]
+    required: tuple[str, ...] = ()
+
+
+def as_is(value: Any) -> Any:
+    return value
+
+
+def integer(lowest: int, highest: int | None = None) -> Reader:
+    bounds = f"of at least {lowest}" if highest is None else f"from {lowest} to {highest}"
+
+    def read(value: Any) -> int:
+        if type(value) is int and value >= lowest and (highest is None or value <= highest):
+            return value
+        raise Refused(f"a whole number {bounds}", f"write a whole number {bounds}, without quotes")
+
+    return read
+
+
+def boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise Refused("true or false", "write true or false, without quotes")
+
+
+def _named(pattern: str, expected: str, cure: str) -> Reader:
+    form = re.compile(pattern)
+
+    def read(value: Any) -> str:
+        if isinstance(value, str) and form.fullmatch(value):
+            return value
+        raise Refused(expected, cure)
+
+    return read
+
+
+def one_of(*words: str) -> Reader:
+    def read(value: Any) -> str:
+        if value in words:
+            return str(value)
+        near = nearest(str(value), words)
+        raise Refused(f"one of {', '.join(words)}", f"write {near}" if near else f"write one of {', '.join(words)}")
+
+    return read
+
+
+def duration(value: Any) -> float:
+    try:
+        return parse_duration(value if isinstance(value, str) else "")
+    except ValueError:
+        bare = str(value)
+        cure = f"write {bare}s if seconds are meant" if re.fullmatch(r"\d+(\.\d+)?", bare) else "write for example 30s"
+        raise Refused(DURATION_FORMS, cure) from None
+
+
+def rate(value: Any) -> Rate | None:
+    try:
+        return parse_rate(value if isinstance(value, str) else "")
+    except ValueError:
+        per_minute = type(value) is int and value > 0
+        cure = f"write {value}/min if minutes are meant" if per_minute else "write for example 60/min"
+        raise Refused(RATE_FORMS, cure) from None
+
+
+def instant(value: Any) -> datetime | None:
+    if value is None:
+        return None
+    expected = "an instant with an offset, such as 2024-02-24T00:00:00-03:00"
+    try:
+        when = datetime.fromisoformat(value.isoformat() if isinstance(value, date) else value)
+    except (TypeError, ValueError):
+        raise Refused(expected, "write 2024-02-24T00:00:00-03:00, with your own date and offset") from None
+    if when.tzinfo is None:
+        raise Refused(expected, f"add an offset such as -03:00: write {when.isoformat()}-03:00")
+    return when
+
+
+_CRON_VALUE: Final = r"(\*|(\d{1,2}|[a-z]{3})(-(\d{1,2}|[a-z]{3}))?)(/\d{1,2})?"
+_CRON: Final = re.compile(rf"(?i){_CRON_VALUE}(,{_CRON_VALUE})*")
+_CRON_FORMS: Final = 'a cron expression of five fields (minute, hour, day, month, weekday) such as "*/10 * * * *"'
+
+
+def schedule(value: Any) -> str | None:
+    if value is None:
+        return None
+    fields = value.split() if isinstance(value, str) else []
+    if len(fields) == 5 and all(_CRON.fullmatch(field) for field in fields):
+        return str(value)
+    raise Refused(_CRON_FORMS, 'write for example "*/10 * * * *", in quotes')
+
+
+def schedule_that_comes_around(value: Any) -> str | None:
+    cron = schedule(value)
+    if cron is not None:
+        from croniter import croniter  # slow to import, and only a check needs it
+
+        try:
+            croniter(cron, datetime(2024, 1, 1)).get_next()
+        except ValueError as error:
+            raise Refused("a schedule that comes around", f"correct the field: {error}") from None
+    return cron
+
+
+def webhook(value: Any) -> str | None:
+    if value is None:
+        return None
+    fault = address_fault(value) if isinstance(value, str) else "is no text"
+    if fault:
+        # Whoever knows a webhook's address can post to it: it is not shown.
+        raise Refused("an https address", "write the address as its owner shows it", f"an address that {fault}")
+    return str(value)
+
+
+def option(kind: Any, value: Any) -> Any:
+    """A key of a stream's own. Raises Refused if `value` is no `kind`."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    if NoneType in kinds and (value is None or value == "none"):
+        return None
+    if timedelta in kinds:
+        return timedelta(seconds=duration(value))
+    if datetime in kinds and value is not None:
+        return instant(value)
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        name = kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind).replace("typing.", "")
+        raise Refused(name, f"correct the value: {error}".replace("`$", "`value")) from None
+
+
+NAME: Final = r"[a-z][a-z0-9_]*"
+NAME_FORM: Final = "lower-case letters, digits and underscores"
+system: Final = _named(
+    r"[a-z][a-z0-9_]*|[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+",
+    "a system's name such as ploomes, or a dotted module path",
+    "write the name of a system",
+)
+table: Final = _named(
+    r"[A-Za-z_][A-Za-z0-9_]{0,1023}", "letters, digits and underscores", "write for example tcrm_monitoring_table"
+)
+
+
+def retry(default: RetryPolicy) -> Section:
+    return Section(partial(msgspec.structs.replace, default), {"attempts": integer(1), "wait": duration})
