@@ -113,7 +113,9 @@ class Fetcher:
         runs: list[Run] = []
         for run in home.runs.unfinished(stream.integration, stream.name):
             self.publish_what_was_committed(run)
-            if run.kind == "fetch" and run.resumable:
+            if run.kind == "replay" and run.resumable:
+                self.give_up(run)
+            elif run.resumable:
                 runs.append(self.read(run))
                 if run.state != "running":
                     return runs
@@ -178,6 +180,13 @@ class Fetcher:
             abandoned=True,
         )
         return self.fail(run, error)
+
+    def give_up(self, run: Run) -> None:
+        """A replay that crashed: what it committed is delivered, and the failures it did not come to are still open."""
+        run.abandoned, run.state = True, "failed"
+        run.error, run.error_class = "it crashed before it had taken up every failure", "TransientError"
+        run.cure = "replay again: only what is still open goes"
+        self.home.runs.commit(self.lease, run)
 
     def publish_what_was_committed(self, run: Run) -> None:
         batches = [b for b in self.home.batches.of_run(run.id) if b.state != "settled" and b.published_at is None]
