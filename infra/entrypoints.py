@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SLICE_SECONDS = 480.0
 """A source function hands over after 8 minutes, well within the 10 that a push waits for its answer."""
 DELIVERY_SECONDS = 480.0
+SCHEDULE_TIME = "x-cloudscheduler-scheduletime"
 PUSH_BYTES = 10_000_000
 """The largest push that Pub/Sub makes."""
 
@@ -176,7 +177,8 @@ class Handlers:
             self.hub.check_environment(streams)
         except (msgspec.DecodeError, ConfigError) as error:
             return problem(400, "bad request", str(error))
-        scheduled = headers.get("X-CloudScheduler-ScheduleTime", "")
+        # Servers write the names of headers as they like.
+        scheduled = next((value for name, value in headers.items() if name.lower() == SCHEDULE_TIME), "")
         replies: dict[str, Any] = {}
         status = 200
         for stream in streams:
@@ -225,16 +227,24 @@ def _compact(instant: str) -> str:
     return "".join(character for character in instant if character.isalnum())[:32]
 
 
-@cache
-def _hub(functions: Path) -> Hub:
-    return Hub(functions=functions)
+_making = threading.Lock()
+_hubs: dict[Path, Hub] = {}
+_handlers: dict[Path, Handlers] = {}
 
 
-@cache
+def hub_of(functions: Path) -> Hub:
+    """The hub of an instance, made at its first request, once however many are the first."""
+    with _making:
+        return _hubs.setdefault(functions, _hubs.get(functions) or Hub(functions=functions))
+
+
 def handlers(folder: Path) -> Handlers:
-    """The handlers of the integration in this folder, made at the first request of an instance."""
-    name = folder.name
-    return Handlers(_hub(folder.parent), name, notice_to(integration=name))
+    """The handlers of the integration in this folder."""
+    hub = hub_of(folder.parent)
+    with _making:
+        if folder not in _handlers:
+            _handlers[folder] = Handlers(hub, folder.name, notice_to(integration=folder.name))
+        return _handlers[folder]
 
 
 def source_function(folder: Path) -> Callable[[Request], Any]:
@@ -264,7 +274,7 @@ def operation_function(functions: Path, name: str) -> Callable[[Request], Any]:
         from infra.operations import Operations
 
         refused = _unfit(request)
-        return _http(refused or Operations(_hub(functions), notice_to()).carry_out(name, request.get_data()))
+        return _http(refused or Operations(hub_of(functions), notice_to()).carry_out(name, request.get_data()))
 
     return operation
 

@@ -212,12 +212,13 @@ def audit(hub: Hub, name: str, deep: bool) -> dict[str, Any]:
     streams: dict[str, Any] = {}
     for each in integration.streams.values():
         found = audit_one(hub, name, each.name)
+        balanced = found.balanced
         if deep and (each.enabled or found.counts.fetched):
             stream = hub.streams(integration, each.name)[0]
             found.unaccounted.extend(compare_ends(hub, stream))
         streams[each.name] = {
             **found.counts.as_dict(),
-            "balanced": found.balanced,
+            "balanced": balanced,
             "unaccounted": found.unaccounted,
         }
     unaccounted = [{"stream": name, **one} for name, each in streams.items() for one in each["unaccounted"]]

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from infra.local.home import EmbeddedHome
 
 ROOT = Path(__file__).resolve().parent.parent
+_loading = threading.RLock()
+"""Two requests may be the first ones of an instance: neither may meet a module that is half loaded."""
 
 
 class Hub:
@@ -108,16 +110,21 @@ class Hub:
         """The integration's `mapping.py`, from wherever its folder is."""
         module_name = f"functions.{name}.mapping"
         path = self.functions / name / "mapping.py"
-        loaded = sys.modules.get(module_name)
-        if loaded is not None and loaded.__file__ == str(path):
-            return loaded
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        if spec is None or spec.loader is None or not path.is_file():
-            raise ConfigError(f"{name} has no mapping.py", cure=f"write {path}")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
-        spec.loader.exec_module(module)
-        return module
+        with _loading:
+            loaded = sys.modules.get(module_name)
+            if loaded is not None and loaded.__file__ == str(path):
+                return loaded
+            spec = importlib.util.spec_from_file_location(module_name, path)
+            if spec is None or spec.loader is None or not path.is_file():
+                raise ConfigError(f"{name} has no mapping.py", cure=f"write {path}")
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[module_name] = module
+            try:
+                spec.loader.exec_module(module)
+            except BaseException:
+                del sys.modules[module_name]
+                raise
+            return module
 
     def rules(self, integration: str, stream: str) -> Rules:
         streams: Mapping[str, Rules] = self._mapping(integration).STREAMS

@@ -96,7 +96,15 @@ class Fetcher:
         self.time_is_up = time_is_up
         self.stopping = stopping
         self.renewed = home.clock.monotonic()
+        self.lanes = self.lanes_in_use()
         self.nameless = self.open_nameless_failures()
+
+    def lanes_in_use(self) -> int:
+        """As configured, but for as long as records wait in another number of lanes: a newer version of a key would be
+        put into another lane than the older one, and overtake it."""
+        waiting = next(self.home.batches.unsettled(self.stream.integration, self.stream.name), None)
+        run = None if waiting is None else self.home.runs.get(waiting.run)
+        return (run.lanes if run is not None else 0) or self.stream.lanes
 
     def open_nameless_failures(self) -> dict[str, list[Failure]]:
         """Open failures of objects without a usable identity, by their id at the source."""

@@ -110,7 +110,7 @@ class Group:
         if len(data) > MESSAGE_BYTES:
             self.set_aside(record, RecordError(f"it has {len(data)} bytes", number=TOO_LARGE))
             return
-        lane = lane_of(record.key, self.stream.lanes)
+        lane = lane_of(record.key, self.fetcher.lanes)
         travelling = Travelling(record.key, record.version, data)
         try:
             self.lanes[lane].append(travelling)
@@ -138,7 +138,7 @@ class Group:
     def is_full(self) -> bool:
         if self.begun is None:
             return False
-        if self.size >= self.stream.lanes * self.stream.batch_size * GROUP_FILL or self.weight >= COMMIT_BYTES:
+        if self.size >= self.fetcher.lanes * self.stream.batch_size * GROUP_FILL or self.weight >= COMMIT_BYTES:
             return True
         return self.home.clock.monotonic() - self.begun >= GROUP_SECONDS
 
@@ -156,6 +156,7 @@ class Group:
         run.pass_rows += self.rows
         run.groups += 1
         run.after = self.after
+        run.lanes = self.fetcher.lanes
         run.touched_at = home.clock.now()
         home.runs.commit(self.fetcher.lease, run, [*batches, *ended], failures, cells, self.corrections)
         if batches:

@@ -62,6 +62,8 @@ class Run(msgspec.Struct):
     epoch: int = 0
     """The lease token under which the run was last handed over; a continuation of another epoch is dropped."""
     limit: int | None = None
+    lanes: int = 0
+    """How many lanes its unsettled batches were put into."""
     fetch_done: bool = False
     abandoned: bool = False
     """A guard tripped: what was committed is delivered, but nobody goes on reading."""

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+pytest_plugins = ("tests.emulators",)
+
 FOREIGN_PREFIXES = (
     "WAYBILL_", "PLOOMES_", "MILVUS_", "OKKI_", "QEASY_", "PRISMA_", "GA4_", "DATA_MANAGER_", "GOOGLE_ADS_", "CM360_",
 )  # fmt: skip

@@ -43,6 +43,7 @@ def forget(home: EmbeddedHome, key: str) -> dict[str, Any]:
     blanked = 0
     for blob in sorted({batch.blob for batch in batches if batch.blob}):
         blanked += _blank(home, blob, key)
+    home.transport.write(lambda connection: _drop_messages(connection, batches))
     erased = home.state.write(lambda connection: _rename(connection, batches, key, tombstone))
     for database in (home.state, home.transport):
         _rewrite(database)
@@ -66,11 +67,22 @@ def _rename(connection: sqlite3.Connection, batches: list[Batch], key: str, tomb
         connection.execute(
             "UPDATE batches SET idents = ? WHERE id = ?", (msgspec.json.encode((keys, batch.versions)), batch.id)
         )
+    # What failed before the object had an identity stands under its makeshift key, <system>:<its id there>.
+    failures = connection.execute(
+        "DELETE FROM failures WHERE key = ? OR seq IN (SELECT f.seq FROM failures f JOIN streams s ON "
+        "s.integration = f.integration AND s.stream = f.stream JOIN cells c ON c.stream = s.id "
+        "WHERE c.key = ? AND c.origin <> '' AND f.key LIKE '%:' || c.origin)",
+        (key, key),
+    ).rowcount
     cells = connection.execute(
         "UPDATE cells SET key = ?, hash = '', target_id = '', origin = '' WHERE key = ?", (tombstone, key)
     ).rowcount
-    failures = connection.execute("DELETE FROM failures WHERE key = ?", (key,)).rowcount
     return {"cells": cells, "failures": failures, "batches": len(batches)}
+
+
+def _drop_messages(connection: sqlite3.Connection, batches: list[Batch]) -> None:
+    """A settled batch may still wait on the bus, since it came twice or as a dead letter: nobody needs it any more."""
+    connection.executemany("DELETE FROM messages WHERE batch = ?", [(batch.id,) for batch in batches])
 
 
 def _blank(home: EmbeddedHome, blob: str, key: str) -> int:

@@ -18,6 +18,7 @@ from infra.local.owners import Owners
 from infra.local.runs import LocalRuns
 from infra.local.schedule import LocalSchedule
 from infra.local.schema import BUS, STATE
+from shared.errors import StoreUnavailable
 from shared.ports import Clock, Home
 
 
@@ -26,8 +27,13 @@ class EmbeddedHome:
 
     def __init__(self, folder: Path, clock: Clock | None = None) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.chmod(folder, 0o700)
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.chmod(folder, 0o700)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"{folder} cannot hold the state: {error.strerror}", cure="export WAYBILL_HOME=<a folder of your own>"
+            ) from error
         self.clock = clock or SystemClock()
         self.owners = Owners(folder / "owners")
         self.state = Database(folder / "state.db", STATE, durable=True)
