@@ -21,19 +21,28 @@ from typing import Final
 import msgspec
 
 from shared.errors import (
+    BAD_IDENTITY,
     IN_DOUBT,
     NO_VERDICT,
     NOT_ASKED,
     AuthError,
     Leased,
     MalformedEnvelope,
-    ProtocolError,
     RecordError,
     TransientError,
     WaybillError,
 )
-from shared.group import invalid, unforeseen
-from shared.ledger import Cell, applied, collapse, failed, judge_content, judge_version
+from shared.group import CONTESTED, invalid, unforeseen
+from shared.ledger import (
+    NOBODY_WINS,
+    Cell,
+    applied,
+    collapse,
+    contested,
+    failed,
+    judge_content,
+    judge_version,
+)
 from shared.outcome import (
     DOUBTFUL,
     FAILED,
@@ -69,6 +78,8 @@ RECORD_SECONDS: Final = 10.0
 SILENT_PORTIONS: Final = 2
 """After so many portions without an answer for anybody the rest of the batch waits for the next delivery."""
 PENDING: Final = LETTERS[Outcome.PENDING]
+UNSURE: Final = (Outcome.UNKNOWN, Outcome.EXHAUSTED)
+"""Failures whose record may have reached the target: the ledger does not say any more what the target holds."""
 
 
 class Health(msgspec.Struct):
@@ -159,29 +170,37 @@ class Delivery:
 
     def take_up(self, batch: Batch, *, in_doubt: bool) -> None:
         """The records of the batch that have no outcome yet."""
-        records = self.envelope.records
-        if [record.key for record in records] != batch.keys:
-            raise MalformedEnvelope(f"the message of batch {batch.id} carries other records than the batch")
         self.batch = batch
         self.letters = list(batch.outcomes)
         if in_doubt:
             self.letters = [DOUBTFUL if letter == PENDING else letter for letter in self.letters]
             self.notice("attempt_in_doubt", batch=batch.id, records=self.letters.count(DOUBTFUL))
+        carried = [(record.key, record.version) for record in self.envelope.records]
+        if carried != list(zip(batch.keys, batch.versions, strict=True)):
+            self.record(keep=False, settled=False)
+            raise MalformedEnvelope(f"the message of batch {batch.id} carries other records than the batch")
 
     def judge(self) -> list[Item]:
         """Gives every record its outcome that needs no sending, and the rest as items to send."""
         batch, records, run = self.batch, self.envelope.records, self.envelope.run
         replaying = batch.kind == "replay"
         self.cells = self.home.ledger.cells(self.stream.integration, self.stream.name, list(dict.fromkeys(batch.keys)))
-        gives_way = collapse(records, self.stream.on_conflict)
+        disputed = contested(records, self.cells) if self.stream.on_conflict == NOBODY_WINS else set()
+        gives_way = collapse(records, self.stream.on_conflict, self.cells)
         to_target, on_conflict = self.stream.rules.to_target, self.stream.on_conflict
         items: list[Item] = []
         for place, record in enumerate(records):
             letter = self.letters[place]
             if letter != PENDING and letter != DOUBTFUL:
                 continue
+            if record.key in disputed:
+                self.decide(place, record, invalid(RecordError(CONTESTED, number=BAD_IDENTITY)))
+                continue
             cell = self.cells.get(record.key)
             outcome = gives_way.get(place) or judge_version(record, cell, on_conflict, replaying=replaying)
+            failures = self.open_failures(record.key, cell) if outcome is None else []
+            if not replaying and any(failure.version == record.version for failure in failures):
+                outcome = Outcome.DUPLICATE
             if outcome is not None:
                 self.decide(place, record, Verdict(outcome))
                 continue
@@ -189,22 +208,29 @@ class Delivery:
             if record.operation != "delete":
                 try:
                     content = to_target(record.data)
+                    fingerprint = content_hash(content)
                 except RecordError as error:
                     self.decide(place, record, invalid(error))
                     continue
                 except Exception as error:
                     self.decide(place, record, invalid(unforeseen(error)))
                     continue
-                fingerprint = content_hash(content)
-            outcome = judge_content(record, fingerprint, cell, run)
+            unsure = any(f.outcome in UNSURE and f.version <= record.version for f in failures)
+            outcome = None if unsure else judge_content(record, fingerprint, cell, run)
             if outcome is not None:
                 self.decide(place, record, Verdict(outcome), fingerprint)
                 continue
             known = cell.target_id if cell is not None and not cell.deleted else ""
             change = Change(record.key, record.operation, content, known)
-            by_hand = replaying and letter == PENDING
+            by_hand = (replaying or (unsure and not known)) and letter == PENDING
             items.append(Item(place, record, change, fingerprint, letter == DOUBTFUL or by_hand, by_hand))
         return items
+
+    def open_failures(self, key: str, cell: Cell | None) -> list[Failure]:
+        """Those of a key that the ledger marks. What may have arrived of them, the ledger does not know."""
+        if cell is None or not cell.failed:
+            return []
+        return list(self.home.failures.find(FailureQuery(self.stream.integration, self.stream.name, key=key)))
 
     def send(self, items: list[Item]) -> list[Item]:
         """Sends in portions that the sink takes at once, recording progress on the way; gives what is left over."""
@@ -214,8 +240,9 @@ class Delivery:
             if self.must_stop() or silent == SILENT_PORTIONS:
                 return [*left, *items[start:]]
             self.answered_portion = False
-            left += self.send_portion(items[start : start + self.sink.bulk])
-            silent = 0 if self.answered_portion else silent + 1
+            left_over = self.send_portion(items[start : start + self.sink.bulk])
+            left += left_over
+            silent = silent + 1 if left_over and not self.answered_portion else 0
             if self.home.clock.monotonic() - self.recorded_at >= RECORD_SECONDS:
                 self.record(keep=True, settled=False)
         return left
@@ -273,10 +300,12 @@ class Delivery:
     def carried_out(self, items: list[Item]) -> Sequence[Answer | None]:
         """The sink's answers. A connector that falls over in the middle leaves everything of the call in doubt."""
         try:
-            return self.sink.write([item.change for item in items])
+            return list(self.sink.write([item.change for item in items]))
         except TransientError as error:
             return [Passing(str(error), error.number, error.after, error.http_status)] * len(items)
         except AuthError:
+            for item in items:
+                self.letters[item.place] = PENDING
             raise
         except WaybillError as error:
             return [InDoubt(str(error))] * len(items)
@@ -299,11 +328,16 @@ class Delivery:
             return send
         self.notice("probing", batch=self.batch.id, records=len(ask))
         try:
-            probes: Sequence[Probe] = self.sink.find([item.change for item in ask])
+            probes: Sequence[Probe] = list(self.sink.find([item.change for item in ask]))
         except TransientError as error:
             probes = [Passing(str(error), NOT_ASKED, error.after, error.http_status)] * len(ask)
-        except ProtocolError as error:
+        except AuthError:
+            raise
+        except WaybillError as error:
             probes = [Passing(str(error), NOT_ASKED)] * len(ask)
+        except Exception as error:
+            self.notice("connector_fell_over", batch=self.batch.id, error=type(error).__name__)
+            probes = [Passing(f"the connector failed with {type(error).__name__}", NOT_ASKED)] * len(ask)
         self.now = self.home.clock.now()
         for item, found in zip(ask, [*probes, *[CannotAsk()] * (len(ask) - len(probes))], strict=False):
             if isinstance(found, Passing):
@@ -356,7 +390,7 @@ class Delivery:
         cell = self.changed.get(record.key) or self.cells.get(record.key)
         if outcome is Outcome.DELIVERED:
             changed = applied(record, fingerprint, cell, verdict.target_id or known, run, now)
-        elif outcome is Outcome.UNCHANGED and cell is not None and record.version > cell.version:
+        elif outcome is Outcome.UNCHANGED and cell is not None and (record.version > cell.version or cell.failed):
             changed = applied(record, fingerprint, cell, cell.target_id, run, now)
         elif outcome in FAILED:
             changed = failed(record, cell, run, now)
@@ -406,7 +440,9 @@ class Delivery:
             return True
         try:
             return isinstance(next(iter(self.sink.find([item.change])), None), Found | Absent)
-        except (TransientError, ProtocolError):
+        except AuthError:
+            raise
+        except Exception:
             return False
 
     def used_up(self, item: Item) -> Verdict:
@@ -439,7 +475,10 @@ class Delivery:
         """The open failures that are over: the same version's with its outcome, older ones as superseded."""
         if not self.cured:
             return []
-        newest = {record.key: (record.version, outcome) for record, outcome in self.cured}
+        newest: dict[str, tuple[str, Outcome]] = {}
+        for record, outcome in self.cured:
+            if record.key not in newest or newest[record.key][0] <= record.version:
+                newest[record.key] = (record.version, outcome)
         query = FailureQuery(self.stream.integration, self.stream.name, keys=tuple(newest))
         found = []
         for failure in self.home.failures.find(query):

@@ -15,7 +15,7 @@ Order of effects, and what a crash between two of them does:
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -97,7 +97,10 @@ class Fetcher:
         self.stopping = stopping
         self.renewed = home.clock.monotonic()
         self.lanes = self.lanes_in_use()
-        self.nameless = self.open_nameless_failures()
+        self.nameless: dict[str, list[Failure]] = {}
+        """Open failures of objects without a usable identity, by their id at the source."""
+        query = FailureQuery(stream.integration, stream.name, outcome=Outcome.INVALID)
+        self.remember_nameless(home.failures.find(query))
 
     def lanes_in_use(self) -> int:
         """As configured, but for as long as records wait in another number of lanes: a newer version of a key would be
@@ -106,14 +109,10 @@ class Fetcher:
         run = None if waiting is None else self.home.runs.get(waiting.run)
         return (run.lanes if run is not None else 0) or self.stream.lanes
 
-    def open_nameless_failures(self) -> dict[str, list[Failure]]:
-        """Open failures of objects without a usable identity, by their id at the source."""
-        query = FailureQuery(self.stream.integration, self.stream.name, outcome=Outcome.INVALID)
-        found: dict[str, list[Failure]] = {}
-        for failure in self.home.failures.find(query):
+    def remember_nameless(self, failures: Iterable[Failure]) -> None:
+        for failure in failures:
             if failure.key == f"{self.stream.source_system}:{failure.origin}":
-                found.setdefault(failure.origin, []).append(failure)
-        return found
+                self.nameless.setdefault(failure.origin, []).append(failure)
 
     def carry_out(self, order: Order) -> list[Run]:
         """Finishes what crashed, then reads the new window. Gives every run that it worked on, the last one last."""
@@ -242,13 +241,18 @@ class Fetcher:
         assert run.window is not None
         if run.window.until <= run.window.since:
             return
-        before = run.after
+        before = marked = run.after
+        pages, until_next_mark = 0, 1
         for page in source.pages(run.window, run.after):
-            if page.rows and page.after == before:
-                raise GuardTripped(f"{source.system} gave the page after {before!r} twice")
+            if page.rows and page.after in (before, marked):
+                raise GuardTripped(f"{source.system} gave the page after {page.after!r} twice")
             if not before:
                 run.total = page.total
             before = page.after
+            pages += 1
+            if pages == until_next_mark:
+                # Twice as far each time (Brent): a circle of any length is found without remembering every token.
+                marked, pages, until_next_mark = page.after, 0, until_next_mark * 2
             self.keep_lease()
             yield page
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from shared.errors import NO_IDENTITY, TOO_LARGE, UNMAPPABLE, RecordError
-from shared.ledger import Cell, failed
+from shared.errors import BAD_IDENTITY, NO_IDENTITY, TOO_LARGE, UNMAPPABLE, RecordError
+from shared.ledger import NOBODY_WINS, Cell, failed
 from shared.outcome import LETTERS, Outcome, Verdict
 from shared.ports import Batch, Closure, Failure, Message, Page, Row, Run, RunKind, topic_of
 from shared.record import Record, join_envelope, lane_of
@@ -26,6 +26,7 @@ GROUP_SECONDS: Final = 2.0
 """A slow source's records wait no longer than this for their group to fill."""
 COMMIT_BYTES: Final = 2_500_000
 """What a group writes in its one commit stays below this; a request to Firestore may have 10 MB, to its emulator 4."""
+CONTESTED: Final = "another object of the source has this identity too"
 PENDING: Final = LETTERS[Outcome.PENDING]
 
 
@@ -34,6 +35,7 @@ class Travelling(NamedTuple):
 
     key: str
     version: str
+    origin: str
     data: bytes
 
 
@@ -60,6 +62,7 @@ class Group:
         self.rules: dict[str, int] = {}
         self.invalid: list[tuple[Record, RecordError]] = []
         self.corrections: list[Closure] = []
+        self.newest: dict[str, str] = {}
 
     def begin(self) -> None:
         if self.begun is None:
@@ -110,8 +113,9 @@ class Group:
         if len(data) > MESSAGE_BYTES:
             self.set_aside(record, RecordError(f"it has {len(data)} bytes", number=TOO_LARGE))
             return
+        self.newest[record.origin] = max(record.version, self.newest.get(record.origin, ""))
         lane = lane_of(record.key, self.fetcher.lanes)
-        travelling = Travelling(record.key, record.version, data)
+        travelling = Travelling(record.key, record.version, record.origin, data)
         try:
             self.lanes[lane].append(travelling)
         except KeyError:
@@ -123,6 +127,17 @@ class Group:
         """Makes a record invalid."""
         self.invalid.append((record, error))
         self.weight += len(record.to_bytes())
+
+    def set_contested_aside(self) -> None:
+        """Makes all records invalid whose identity more than one object claims, before any of them travels."""
+        for lane, records in self.lanes.items():
+            origins: dict[str, set[str]] = {}
+            for record in records:
+                origins.setdefault(record.key, set()).add(record.origin)
+            for record in records:
+                if len(origins[record.key]) > 1:
+                    self.set_aside(Record.from_bytes(record.data), RecordError(CONTESTED, number=BAD_IDENTITY))
+            self.lanes[lane] = [record for record in records if len(origins[record.key]) == 1]
 
     def nameless(self, row: Row) -> Record:
         """The record of a row without a usable identity: named by its system and its id there."""
@@ -148,6 +163,8 @@ class Group:
             return
         run, home = self.run, self.home
         name = f"archive/{run.integration}/{run.stream}/{run.id}/{self.fetcher.lease.token}-{run.groups:06d}"
+        if self.stream.on_conflict == NOBODY_WINS:
+            self.set_contested_aside()
         batches, parts = self.batches(name)
         ended, failures, cells = self.ended_here(len(batches))
         if parts:
@@ -159,6 +176,7 @@ class Group:
         run.lanes = self.fetcher.lanes
         run.touched_at = home.clock.now()
         home.runs.commit(self.fetcher.lease, run, [*batches, *ended], failures, cells, self.corrections)
+        self.fetcher.remember_nameless(failures)
         if batches:
             home.bus.publish(topic_of(run.integration), [as_message(b, p) for b, p in zip(batches, parts, strict=True)])
             home.batches.published([batch.id for batch in batches], home.clock.now())
@@ -170,7 +188,7 @@ class Group:
         batches: list[Batch] = []
         parts: list[bytes] = []
         offset, run = 0, self.run
-        for lane in sorted(self.lanes):
+        for lane in sorted(lane for lane, records in self.lanes.items() if records):
             for chunk in in_messages(self.lanes[lane], self.stream.batch_size):
                 batch_id = self.batch_id(len(batches))
                 data = join_envelope(
@@ -225,6 +243,9 @@ class Group:
         failures: list[Failure] = []
         cells: dict[str, Cell] = {}
         for record, error in self.invalid:
+            if self.newest.get(record.origin, "") > record.version:
+                ended.append((record.key, record.version, Outcome.SUPERSEDED))
+                continue
             cell = cells.get(record.key) or known.get(record.key)
             if self.kind == "fetch" and cell is not None and cell.failed == record.version:
                 ended.append((record.key, record.version, Outcome.DUPLICATE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 import msgspec
@@ -11,6 +12,7 @@ from shared.record import Record
 
 FIRST_WINS = "first"
 NEWEST_WINS = "newest"
+NOBODY_WINS = "invalid"
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -85,11 +87,23 @@ def failed(record: Record, cell: Cell | None, run: str, at: datetime) -> Cell:
     return msgspec.structs.replace(known, failed=max(known.failed, record.version), run=run, at=at)
 
 
-def collapse(records: list[Record], on_conflict: str) -> dict[int, Outcome]:
+def contested(records: list[Record], cells: Mapping[str, Cell]) -> set[str]:
+    """The keys that more than one object of the source claims, by these records and by what the ledger holds."""
+    origins: dict[str, set[str]] = {}
+    for record in records:
+        origins.setdefault(record.key, set()).add(record.origin)
+    for key, found in origins.items():
+        cell = cells.get(key)
+        if cell is not None and cell.version and not cell.deleted:
+            found.add(cell.origin)
+    return {key for key, found in origins.items() if len(found) > 1}
+
+
+def collapse(records: list[Record], on_conflict: str, cells: Mapping[str, Cell] | None = None) -> dict[int, Outcome]:
     """Which records of one batch give way to another of the same key, by their place in the batch.
 
-    The newest version of a key stays (with `first`: the first object does), of equal versions the last one read; those
-    with the version of the one that stays are duplicates, the others superseded.
+    The newest version of a key stays, of equal ones the last read. With `first` the object stays that has the identity
+    by these cells, else the first one. Those with the version of what stays are duplicates, the others superseded.
     """
     if len({record.key for record in records}) == len(records):
         return {}
@@ -99,7 +113,9 @@ def collapse(records: list[Record], on_conflict: str) -> dict[int, Outcome]:
         if other is None:
             stays[record.key] = place
         elif on_conflict == FIRST_WINS and records[other].origin != record.origin:
-            continue
+            cell = (cells or {}).get(record.key)
+            if cell is not None and cell.version and not cell.deleted and cell.origin == record.origin:
+                stays[record.key] = place
         elif record.version >= records[other].version:
             stays[record.key] = place
     return {

@@ -299,7 +299,10 @@ class Runs(Protocol):
         cells: Sequence[Cell] = (),
         closures: Sequence[Closure] = (),
     ) -> None:
-        """Writes all of it or none, if the lease still holds. Creates the run the first time."""
+        """Writes all of it or none, if the lease still holds. Creates the run the first time.
+
+        A delivery may end meanwhile: of a cell that is there already only the failed version is raised.
+        """
 
     def finish(self, lease: Lease, run: Run, state: StreamState) -> None:
         """Writes the run and what its stream remembers together, if the lease still holds."""

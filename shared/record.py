@@ -33,6 +33,11 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """As it stands in an envelope. Raises UnicodeEncodeError for a text with half a character."""
         return _encode(self)
 
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Record:
+        """Of bytes that `to_bytes` made."""
+        return _decode_record(data)
+
 
 class Envelope(msgspec.Struct, frozen=True):
     """The payload of one message: the records of one batch, all of one lane."""
@@ -59,6 +64,7 @@ class Envelope(msgspec.Struct, frozen=True):
 _encode = msgspec.json.Encoder().encode
 _encode_sorted = msgspec.json.Encoder(order="deterministic").encode
 _decoder = msgspec.json.Decoder(Envelope)
+_decode_record = msgspec.json.Decoder(Record).decode
 
 
 def join_envelope(integration: str, stream: str, run: str, batch: str, lane: int, records: Sequence[bytes]) -> bytes:

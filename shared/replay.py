@@ -73,6 +73,9 @@ def replay(stream: Stream, home: Home, query: FailureQuery, reason: str, notice:
         )
         home.runs.commit(lease, run)
         fetcher = Fetcher(stream, _no_source, home, lease, notice, lambda: False, lambda: False)
+        for earlier in home.runs.unfinished(stream.integration, stream.name):
+            if earlier.kind == "replay" and earlier.resumable and earlier.id != run.id:
+                fetcher.give_up(earlier)
         again, renamed = Group(fetcher, run, "", kind="replay"), Group(fetcher, run, "", kind="fetch")
         for failures in _portions(home, query):
             for failure in failures:

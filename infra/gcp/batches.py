@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -50,10 +50,13 @@ class GoogleBatches:
         self._hands: dict[tuple[str, str], Hand] = {}
         self._lock = threading.Lock()
 
-    def published(self, batches: Sequence[str], at: Any) -> None:
+    def published(self, batches: Sequence[str], at: datetime) -> None:
         for start in range(0, len(batches), PUBLISHED_AT_ONCE):
             part = batches[start : start + PUBLISHED_AT_ONCE]
-            self._store.commit([Write(_path(batch), {"published_at": at}, "update") for batch in part])
+            try:
+                self._store.commit([Write(_path(batch), {"published_at": at}, "update") for batch in part])
+            except Conflict as error:
+                raise StoreUnavailable("a batch that was published is gone") from error
 
     def begin(self, batch: str, attempt: str) -> tuple[Batch | None, str]:
         path, mark = _path(batch), new_mark()

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from infra.gcp.calls import Lazy, Patience
-from infra.gcp.errors import Missing, translated
+from infra.gcp.errors import is_missing, translated
 from shared.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ class GoogleBlobs:
                     start=offset or None, end=end, raw_download=True, **self._options()
                 )
                 return data
-        except Missing as error:
-            raise FileNotFoundError(name) from error
         except ConfigError as error:
+            if is_missing(error):
+                raise FileNotFoundError(name) from error
             if isinstance(error.__cause__, RequestRangeNotSatisfiable):
                 return b""
             raise
@@ -56,8 +56,9 @@ class GoogleBlobs:
         try:
             with translated(f"deleting {name}"):
                 self._bucket().blob(name).delete(**self._options())
-        except Missing:
-            return
+        except ConfigError as error:
+            if not is_missing(error):
+                raise
 
     def names(self, prefix: str) -> Iterator[tuple[str, datetime]]:
         with translated(f"listing {prefix}"):

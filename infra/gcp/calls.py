@@ -27,7 +27,9 @@ class Patience:
         from google.api_core import exceptions as core
         from google.api_core.retry import Retry, if_exception_type
 
-        passing = if_exception_type(core.ServerError, core.Aborted, core.TooManyRequests)
+        passing = if_exception_type(
+            core.ServiceUnavailable, core.InternalServerError, core.DeadlineExceeded, core.TooManyRequests, core.Aborted
+        )
         retry = Retry(passing, initial=FIRST_WAIT, maximum=LONGEST_WAIT, multiplier=2.0, timeout=self.seconds)
         return {"retry": retry, "timeout": self.seconds}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from shared.errors import ConfigError, StoreUnavailable, WaybillError
 
@@ -16,22 +17,9 @@ class Conflict(StoreUnavailable):
     """What a write was based on has changed; nothing of it was written."""
 
 
-class Missing(ConfigError):
-    """What should be there was never made, or was removed."""
-
-    cure = "apply the Terraform configuration, or start `./waybill serve` where there are emulators"
-
-
-class Refused(ConfigError):
-    """Google Cloud does not let this process do that."""
-
-    cure = "check the credentials of this process and the roles of its service account"
-
-
-class Unfit(ConfigError):
-    """A request that Google Cloud will never take."""
-
-    cure = "compare indexes and limits with what is deployed; apply the Terraform configuration"
+MISSING: Final = "apply the Terraform configuration, or start `./waybill serve` where there are emulators"
+REFUSED: Final = "check the credentials of this process and the roles of its service account"
+UNFIT: Final = "compare indexes and limits with what is deployed; apply the Terraform configuration"
 
 
 @contextmanager
@@ -61,20 +49,27 @@ def translate(error: Exception, what: str) -> WaybillError | None:
         case core.Aborted():
             return StoreUnavailable(text)
         case core.FailedPrecondition() if "index" in str(error):
-            return Unfit(text)
+            return ConfigError(text, cure=UNFIT)
         case core.FailedPrecondition() | core.Conflict() | core.PreconditionFailed():
             return Conflict(text)
         case core.NotFound():
-            return Missing(text)
+            return ConfigError(text, cure=MISSING)
         case core.Unauthorized() | core.Forbidden() | auth.DefaultCredentialsError():
-            return Refused(text)
+            return ConfigError(text, cure=REFUSED)
         case core.BadRequest() | core.MethodNotImplemented() | core.MethodNotAllowed() | core.LengthRequired():
-            return Unfit(text)
+            return ConfigError(text, cure=UNFIT)
         case core.GoogleAPIError() | grpc.RpcError() | auth.GoogleAuthError() | OSError():
             return StoreUnavailable(text)
     if type(error).__module__.startswith(("google.resumable_media.", "google.cloud.storage.", "requests.")):
         return StoreUnavailable(text)
     return None
+
+
+def is_missing(error: WaybillError) -> bool:
+    """Whether what was asked for was never made, or was removed."""
+    from google.api_core.exceptions import NotFound
+
+    return isinstance(error.__cause__, NotFound)
 
 
 def _short(error: Exception) -> str:

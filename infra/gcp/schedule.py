@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from infra.gcp.calls import Lazy, Patience
 from infra.gcp.counting import Meter
-from infra.gcp.errors import Missing, translated
+from infra.gcp.errors import is_missing, translated
 from infra.gcp.names import document_id, job_path
 from infra.gcp.store import Store, Write, instant
+from shared.errors import ConfigError
 from shared.ports import Clock
 
 if TYPE_CHECKING:
@@ -40,8 +41,10 @@ class GoogleSchedule:
             return None
         try:
             job = self._call("get_job", self._path(integration, stream))
-        except Missing:
-            return None
+        except ConfigError as error:
+            if is_missing(error):
+                return None
+            raise
         return None if _is_paused(job) else instant(job.schedule_time)
 
     def pause(self, integration: str) -> None:

@@ -14,10 +14,15 @@ from shared.ledger import Cell
 
 _COLUMNS = "key, version, hash, target_id, origin, deleted, failed, run, at"
 _AT_ONCE = 500
-_PUT = (
+_INSERT = (
     f"INSERT INTO cells (stream, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
     "ON CONFLICT (stream, key) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS.split(", ")[1:])
+)
+_MARK = _INSERT + "failed = max(failed, excluded.failed)"
+_PUT = (
+    _INSERT
+    + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS.split(", ")[1:] if name != "failed")
+    + ", failed = max(excluded.failed, CASE WHEN failed > excluded.version THEN failed ELSE '' END)"
 )
 
 
@@ -69,8 +74,17 @@ class LocalLedger:
             yield rows
             last = rows[-1][-1]
 
-    def put(self, connection: sqlite3.Connection, integration: str, stream: str, cells: Sequence[Cell]) -> None:
-        """Writes cells inside a transaction of another table's."""
+    def put(
+        self,
+        connection: sqlite3.Connection,
+        integration: str,
+        stream: str,
+        cells: Sequence[Cell],
+        *,
+        marks: bool = False,
+    ) -> None:
+        """Writes cells inside a transaction of another table's. What was read of them may be old by now: a version that
+        failed after the applied one stays marked, and with `marks` nothing but this mark is written over."""
         if not cells:
             return
         number = self._number(connection, integration, stream)
@@ -82,7 +96,7 @@ class LocalLedger:
         # The cells of a batch were decided at a few instants, each of them one object.
         stamp = cache(micros)
         connection.executemany(
-            _PUT,
+            _MARK if marks else _PUT,
             [
                 (number, c.key, c.version, c.hash, c.target_id, c.origin, c.deleted, c.failed, c.run, stamp(c.at))
                 for c in cells

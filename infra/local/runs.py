@@ -44,7 +44,7 @@ class LocalRuns:
             _put(connection, run, document)
             insert_batches(connection, batches)
             amend_batches(connection, upsert_failures(connection, failures))
-            self._ledger.put(connection, run.integration, run.stream, cells)
+            self._ledger.put(connection, run.integration, run.stream, cells, marks=True)
             if closures:
                 at = run.touched_at or run.started_at
                 amend_batches(connection, close_failures(connection, closures, run.id, at))

@@ -1,0 +1,251 @@
+"""Leases and batches on Firestore: who may write, what it costs, and what a lost answer does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.gcp.home import GoogleHome
+from shared.errors import Fenced, Leased, StoreUnavailable
+from shared.ports import Lease
+from tests.contract import make
+from tests.contract.suite import at_once, errors_of
+from tests.emulators import Emulators
+from tests.unit.gcp_homes import Hub, lose_answers, lose_contact
+
+pytestmark = pytest.mark.usefixtures("emulators")
+
+
+@pytest.fixture
+def hub(emulators: Emulators, tmp_path: Path) -> Iterator[Hub]:
+    hub = Hub(emulators, tmp_path)
+    yield hub
+    hub.close()
+
+
+def cost(home: GoogleHome, work: Callable[[], Any]) -> dict[str, int]:
+    """The document operations of some work."""
+    before = home.meter.counts()
+    work()
+    spent = home.meter.since(before)
+    return {name: spent.get(name, 0) for name in ("reads", "writes", "deletes")}
+
+
+def test_of_many_threads_and_processes_one_takes_an_expired_lease(hub: Hub) -> None:
+    homes = [hub.home() for _ in range(4)]
+    stale = homes[0].ports.leases.take("shop.customers")
+    hub.clock.advance(60)
+    results = at_once(*(lambda h=h: h.ports.leases.take("shop.customers") for h in homes * 4))  # type: ignore[misc]
+    taken = [each for each in results if isinstance(each, Lease)]
+    assert [lease.token for lease in taken] == [stale.token + 1]
+    assert {type(error) for error in errors_of(results)} == {Leased}
+
+
+def test_of_writers_with_old_and_new_leases_only_the_newest_gets_through(hub: Hub) -> None:
+    homes = [hub.home() for _ in range(4)]
+    leases = []
+    for home in homes:
+        leases.append(home.ports.leases.take(make.LEASE))
+        hub.clock.advance(60)
+
+    def write(number: int) -> None:
+        homes[number].ports.runs.commit(leases[number], make.run(number))
+
+    results = at_once(*(lambda n=n: write(n) for n in range(4)))  # type: ignore[misc]
+    assert [type(result) for result in results] == [Fenced, Fenced, Fenced, type(None)]
+    assert [run.id for run in homes[0].ports.runs.recent(make.SHOP, None, 9)] == [make.run(3).id]
+
+
+def test_a_lease_that_expired_and_that_nobody_took_still_writes(hub: Hub) -> None:
+    home = hub.home().ports
+    lease = home.leases.take(make.LEASE)
+    hub.clock.advance(3600)
+    home.runs.commit(lease, make.run())
+    with pytest.raises(Leased):
+        hub.home().ports.leases.take(make.LEASE)
+
+
+def test_a_released_lease_writes_no_more(hub: Hub) -> None:
+    home = hub.home().ports
+    lease = home.leases.take(make.LEASE)
+    home.leases.release(lease)
+    with pytest.raises(Fenced):
+        home.runs.commit(lease, make.run())
+
+
+def test_every_commit_renews_its_lease(hub: Hub) -> None:
+    here, there = hub.home().ports, hub.home().ports
+    lease = here.leases.take(make.LEASE)
+    for number in range(5):
+        hub.clock.advance(59)
+        here.runs.commit(lease, make.run(groups=number))
+    with pytest.raises(Leased):
+        there.leases.take(make.LEASE)
+
+
+def test_a_commit_whose_answer_was_lost_is_not_fenced_by_itself(hub: Hub) -> None:
+    home = hub.home()
+    lease = home.ports.leases.take(make.LEASE)
+    run = make.run()
+    lose_answers(home.store)
+    home.ports.runs.commit(lease, run, batches=[make.batch(0, run)], cells=[make.cell("k")])
+    home.ports.runs.commit(lease, run, batches=[make.batch(1, run)])
+    assert [batch.id for batch in home.ports.batches.of_run(run.id)] == ["customers-1.0", "customers-1.1"]
+
+
+def test_a_lease_whose_taking_was_not_answered_is_held_by_who_took_it(hub: Hub) -> None:
+    home = hub.home()
+    lose_answers(home.store)
+    lease = home.ports.leases.take(make.LEASE)
+    home.ports.runs.commit(lease, make.run())
+
+
+def test_a_begun_batch_whose_answer_was_lost_is_not_taken_for_anothers(hub: Hub) -> None:
+    home = hub.home()
+    batch = make.commit_batch(home.ports)
+    lose_answers(home.store)
+    found, earlier = home.ports.batches.begin(batch.id, "one")
+    assert found is not None
+    assert earlier == ""
+    lose_answers(home.store)
+    home.ports.batches.settle(make.settlement(batch, "one", "ddd"))
+    assert home.ports.batches.begin(batch.id, "two") == (None, "")
+
+
+def test_after_a_write_of_unknown_fate_the_same_holder_goes_on(hub: Hub) -> None:
+    home = hub.home()
+    lease = home.ports.leases.take(make.LEASE)
+    run = make.run()
+    lose_contact(home.store)
+    with pytest.raises(StoreUnavailable):
+        home.ports.runs.commit(lease, run)
+    home.ports.runs.commit(lease, run, batches=[make.batch(0, run)])
+    home.ports.batches.begin("customers-1.0", "one")
+    lose_contact(home.store)
+    with pytest.raises(StoreUnavailable):
+        home.ports.batches.settle(make.settlement(make.batch(0, run), "one", "d..", settled=False, keep=True))
+    home.ports.batches.settle(make.settlement(make.batch(0, run), "one", "ddd"))
+
+
+def test_marking_as_published_fences_off_nobody(hub: Hub) -> None:
+    """A push may arrive before the publisher comes to mark the batch."""
+    here, there = hub.home().ports, hub.home().ports
+    batch = make.commit_batch(here)
+    there.batches.begin(batch.id, "one")
+    here.batches.published([batch.id], hub.clock.now())
+    there.batches.settle(make.settlement(batch, "one", "ddd"))
+    stored = here.batches.get(batch.id)
+    assert stored is not None
+    assert (stored.state, stored.published_at) == ("settled", hub.clock.now())
+
+
+def test_an_attempt_that_expired_is_taken_over_and_fenced(hub: Hub) -> None:
+    here, there = hub.home().ports, hub.home().ports
+    batch = make.commit_batch(here)
+    here.batches.begin(batch.id, "one")
+    hub.clock.advance(59)
+    with pytest.raises(Leased) as refused:
+        there.batches.begin(batch.id, "two")
+    assert refused.value.holder == "one"
+    hub.clock.advance(1)
+    assert there.batches.begin(batch.id, "two")[1] == "one"
+    for write in (
+        lambda: here.batches.settle(make.settlement(batch, "one", "ddd")),
+        lambda: here.batches.renew(batch.id, "one"),
+    ):
+        with pytest.raises(Fenced):
+            write()
+    here.batches.let_go(batch.id, "one")
+    there.batches.settle(make.settlement(batch, "two", "ddd"))
+
+
+def test_progress_renews_an_attempt(hub: Hub) -> None:
+    here, there = hub.home().ports, hub.home().ports
+    batch = make.commit_batch(here)
+    here.batches.begin(batch.id, "one")
+    for _ in range(3):
+        hub.clock.advance(59)
+        here.batches.settle(make.settlement(batch, "one", "d..", settled=False, keep=True))
+    with pytest.raises(Leased):
+        there.batches.begin(batch.id, "two")
+
+
+def test_of_many_attempts_at_once_at_an_expired_batch_one_begins(hub: Hub) -> None:
+    homes = [hub.home().ports for _ in range(4)]
+    batch = make.commit_batch(homes[0])
+    homes[0].batches.begin(batch.id, "dead")
+    hub.clock.advance(60)
+
+    def begin(number: int) -> str:
+        return homes[number % 4].batches.begin(batch.id, f"attempt {number}")[1]
+
+    results = at_once(*(lambda n=n: begin(n) for n in range(12)))  # type: ignore[misc]
+    assert [result for result in results if isinstance(result, str)] == ["dead"]
+
+
+def test_another_failure_in_between_is_not_taken_for_a_lost_lease(hub: Hub) -> None:
+    """The commit reads a failure, another stream closes it, and the commit is made again on what is so now."""
+    here, there = hub.home(), hub.home()
+    origin = make.settled_batch(0)
+    failure = make.failure(origin)
+    make.commit(here.ports, make.run(), batches=[origin], failures=[failure])
+    lease = here.ports.leases.take("shop.other")
+    get_all = here.store.get_all
+
+    def slow(*given: Any, **named: Any) -> Any:
+        found = get_all(*given, **named)
+        here.store.get_all = get_all  # type: ignore[method-assign]
+        make.commit(there.ports, make.run(2), closures=[make.closure(failure)])
+        return found
+
+    here.store.get_all = slow  # type: ignore[method-assign]
+    here.ports.runs.commit(lease, make.run(3, stream="other"), failures=[failure])
+    (again,) = there.ports.failures.find(make_query())
+    assert (again.attempts, again.closed_at) == (1, None)
+
+
+def make_query() -> Any:
+    from shared.ports import FailureQuery
+
+    return FailureQuery(make.SHOP)
+
+
+def test_the_normal_path_reads_nothing_that_it_wrote_itself(hub: Hub) -> None:
+    home = hub.home()
+    ports = home.ports
+    assert cost(home, lambda: ports.leases.take(make.LEASE)) == {"reads": 1, "writes": 1, "deletes": 0}
+    hub.clock.advance(60)
+    lease = ports.leases.take(make.LEASE)
+    run = make.run()
+    batches = [make.batch(number, run) for number in range(4)]
+    assert cost(home, lambda: ports.runs.commit(lease, run)) == {"reads": 0, "writes": 2, "deletes": 0}
+    assert cost(home, lambda: ports.runs.commit(lease, run, batches)) == {"reads": 0, "writes": 6, "deletes": 0}
+    assert cost(home, lambda: ports.leases.renew(lease)) == {"reads": 0, "writes": 1, "deletes": 0}
+    (batch, *_) = batches
+    assert cost(home, lambda: ports.batches.begin(batch.id, "one")) == {"reads": 1, "writes": 1, "deletes": 0}
+    assert cost(home, lambda: ports.batches.renew(batch.id, "one")) == {"reads": 0, "writes": 1, "deletes": 0}
+    settlement = make.settlement(batch, "one", "ddd", cells=[make.cell(key) for key in batch.keys])
+    assert cost(home, lambda: ports.batches.settle(settlement)) == {"reads": 0, "writes": 4, "deletes": 0}
+    assert cost(home, lambda: ports.batches.let_go(batch.id, "one")) == {"reads": 0, "writes": 0, "deletes": 0}
+    assert cost(home, lambda: ports.leases.release(lease)) == {"reads": 0, "writes": 1, "deletes": 0}
+
+
+def test_handing_back_needs_no_letting_go(hub: Hub) -> None:
+    home = hub.home()
+    batch = make.commit_batch(home.ports)
+    home.ports.batches.begin(batch.id, "one")
+    home.ports.batches.settle(make.settlement(batch, "one", "...", settled=False))
+    assert cost(home, lambda: home.ports.batches.let_go(batch.id, "one"))["writes"] == 0
+
+
+def test_letting_go_of_what_the_store_does_not_take_is_left_to_time(hub: Hub) -> None:
+    home = hub.home()
+    batch = make.commit_batch(home.ports)
+    home.ports.batches.begin(batch.id, "one")
+    lose_contact(home.store)
+    home.ports.batches.let_go(batch.id, "one")
+    hub.clock.advance(60)
+    assert hub.home().ports.batches.begin(batch.id, "two")[1] == "one"

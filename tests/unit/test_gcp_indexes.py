@@ -1,0 +1,154 @@
+"""The emulator answers every question, index or not: here each one is held against the indexes that are deployed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.gcp.home import GoogleHome
+from infra.gcp.indexes import COMPOSITE, EXEMPT, FIELDS, TIME_TO_LIVE
+from infra.gcp.store import Query
+from shared.outcome import Outcome
+from shared.ports import FailureQuery, StreamState
+from tests.contract import make
+from tests.contract.world import START
+from tests.emulators import Emulators
+from tests.unit.gcp_homes import Hub
+
+
+@pytest.fixture
+def home(emulators: Emulators, tmp_path: Path) -> Iterator[GoogleHome]:
+    hub = Hub(emulators, tmp_path)
+    yield hub.home()
+    hub.close()
+
+
+Asked = list[tuple[Query, str]]
+
+
+def listen(home: GoogleHome) -> Asked:
+    """Every query from now on, with the field that is summed up, if any."""
+    asked: Asked = []
+    store = home.store
+
+    def telling(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(query: Query, *given: Any, **named: Any) -> Any:
+            asked.append((query, given[0] if given and isinstance(given[0], str) else ""))
+            return method(query, *given, **named)
+
+        return call
+
+    for name in ("each", "first", "count", "total"):
+        setattr(store, name, telling(getattr(store, name)))
+    return asked
+
+
+def is_covered(query: Query, summed: str) -> bool:
+    collection = query.collection[-1]
+    if not query.where and not query.order and not summed:
+        return True
+    fixed = {(field, "CONTAINS" if operator == "array_contains" else "ASCENDING") for field, operator, _ in query.where}
+    last = summed or query.order
+    if not last:
+        return all(field in FIELDS[collection] for field, _ in fixed)
+    fixed.discard((last, "ASCENDING"))
+    direction = "DESCENDING" if query.descending else "ASCENDING"
+    return any(
+        index.collection == collection and set(index.fields[:-1]) == fixed and index.fields[-1] == (last, direction)
+        for index in COMPOSITE
+    )
+
+
+def ask_everything(home: GoogleHome) -> None:
+    ports = home.ports
+    for integration in (None, make.SHOP):
+        for stream in (None, make.CUSTOMERS):
+            ports.runs.recent(integration, stream, 3)
+    ports.runs.unfinished(make.SHOP, make.CUSTOMERS)
+    list(ports.batches.of_run("r"))
+    list(ports.batches.unsettled(make.SHOP))
+    list(ports.batches.unsettled(make.SHOP, make.CUSTOMERS))
+    list(ports.batches.naming(make.SHOP, make.CUSTOMERS, "k"))
+    ports.books.counts("r")
+    ports.books.rules("r")
+    list(ports.books.entries(make.SHOP, make.CUSTOMERS))
+    ports.books.fetched(make.SHOP, make.CUSTOMERS)
+    list(ports.ledger.scan(make.SHOP, make.CUSTOMERS))
+    ports.alerts.raised()
+    ports.failures.remove_closed(make.SHOP, START)
+    for query in (
+        FailureQuery(make.SHOP),
+        FailureQuery(make.SHOP, make.CUSTOMERS, outcome="invalid", number=1, status=404, key="k", before=START),
+        FailureQuery(make.SHOP, make.CUSTOMERS, keys=("a", "b"), include_closed=True),
+    ):
+        list(ports.failures.find(query))
+        ports.failures.count(query)
+
+
+def test_every_question_has_its_index(home: GoogleHome) -> None:
+    asked = listen(home)
+    ask_everything(home)
+    assert {method.collection[-1] for method, _ in asked} == {"runs", "batches", "cells", "alerts", "failures"}
+    assert [query for query, summed in asked if not is_covered(query, summed)] == []
+
+
+def test_no_index_is_without_a_question(home: GoogleHome) -> None:
+    asked = listen(home)
+    ask_everything(home)
+    for index in COMPOSITE:
+        others = [each for each in COMPOSITE if each != index]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tests.unit.test_gcp_indexes.COMPOSITE", others)
+            assert not all(is_covered(query, summed) for query, summed in asked), index
+    plain = {(q.collection[-1], field) for q, summed in asked if not (q.order or summed) for field, _, _ in q.where}
+    composite = {(index.collection, field) for index in COMPOSITE for field, _ in index.fields[:-1]}
+    for collection, fields in FIELDS.items():
+        for field in fields:
+            assert (collection, field) in plain | composite
+
+
+def write_everything(home: GoogleHome) -> None:
+    ports = home.ports
+    lease = ports.leases.take(make.LEASE)
+    run = make.run()
+    old, new = make.settled_batch(0, run), make.batch(1, run)
+    failures = [make.failure(old, 0), make.failure(old, 1, data={"long": "x" * 800_000})]
+    ports.runs.commit(lease, run, batches=[old, new], failures=failures, cells=[make.cell("k")])
+    ports.runs.finish(lease, run, StreamState(make.SHOP, make.CUSTOMERS))
+    ports.batches.published([new.id], START)
+    ports.batches.begin(new.id, "one")
+    failed = [make.failure(new, 0, outcome=Outcome.REJECTED)]
+    closures = [make.closure(failures[0])]
+    ports.batches.settle(make.settlement(new, "one", "rdd", failures=failed, closures=closures))
+    ports.alerts.change("a", True, "b")
+    ports.schedule.pause(make.SHOP)
+
+
+def test_every_field_is_listed_as_indexed_or_not(home: GoogleHome) -> None:
+    write_everything(home)
+    client = home.store.client()
+    written: dict[str, set[str]] = {"cells": set()}
+    for collection in client.collections():
+        for snapshot in collection.stream():
+            written.setdefault(collection.id, set()).update(snapshot.to_dict() or {})
+    for snapshot in client.collection_group("cells").stream():
+        written["cells"].update(snapshot.to_dict() or {})
+    assert written == {name: set(FIELDS[name]) | set(EXEMPT[name]) for name in FIELDS}
+    for name, fields in FIELDS.items():
+        assert not set(fields) & set(EXEMPT[name])
+
+
+def test_only_what_was_closed_long_ago_goes_by_itself(home: GoogleHome) -> None:
+    write_everything(home)
+    client = home.store.client()
+    for collection, field in TIME_TO_LIVE.items():
+        for snapshot in client.collection(collection).stream():
+            fields = snapshot.to_dict() or {}
+            if fields["open"]:
+                assert fields[field] is None
+            else:
+                assert fields[field] >= fields["closed_at"] + timedelta(days=400)
