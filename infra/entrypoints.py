@@ -164,7 +164,10 @@ class Handlers:
             return Reply(503, {"detail": str(error)}, wait=stream.redeliver_after)
         except (Fenced, StoreUnavailable, ConfigError) as error:
             return Reply(503, wait=stream.redeliver_after, error=error)
-        return Reply(204) if run is None else self.reply([run], stream)
+        if run is None or run.state == "yielded":
+            # Not the 202 of a trigger: Pub/Sub's emulator takes that for a refusal.
+            return Reply(204)
+        return self.reply([run], stream)
 
     def trigger(self, body: bytes, headers: Mapping[str, str], time_is_up: Callable[[], bool]) -> Reply:
         try:

@@ -36,6 +36,8 @@ class Server:
         self.hub = hub
         self.handlers = handlers
         self.operations = operations
+        self._in_hand = 0
+        self._changed = threading.Condition()
         self.paths = Map(
             [
                 Rule("/", endpoint="front"),
@@ -45,6 +47,23 @@ class Server:
         )
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        with self._changed:
+            self._in_hand += 1
+        try:
+            return self.answer(environ, start_response)
+        finally:
+            with self._changed:
+                self._in_hand -= 1
+                self._changed.notify_all()
+
+    def wait(self) -> None:
+        """Returns when no request is in hand."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._in_hand)
+
+    def answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if self.hub.clock.stopping:
+            return _response(problem(503, "stopping", "nothing new is begun"))(environ, start_response)
         request = Request(environ)
         request.max_content_length = PUSH_BYTES
         try:
@@ -131,9 +150,10 @@ def serve(hub: Hub, host: str, port: int, note: Callable[[str], None]) -> None:
     names = ready_integrations(hub, note)
     handlers, consumers = handlers_of(hub, names, notice)
     operations = Operations(hub, notice)
+    functions = Server(hub, handlers, operations)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     try:
-        server = make_server(host, port, Server(hub, handlers, operations), threaded=True)
+        server = make_server(host, port, functions, threaded=True)
     except (OSError, SystemExit) as error:
         raise ConfigError(f"port {port} of {host} is not free", cure="choose another one with --port") from error
     base = f"http://{host}:{server.server_port}"
@@ -155,6 +175,7 @@ def serve(hub: Hub, host: str, port: int, note: Callable[[str], None]) -> None:
     while not hub.clock.stopping:
         hub.clock.sleep(3600)
     server.shutdown()
+    functions.wait()
     server.server_close()
     for consumer in consumers:
         consumer.stop()

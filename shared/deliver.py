@@ -73,6 +73,8 @@ from shared.record import Envelope, Record, content_hash
 from shared.retry import redelivery_wait
 from shared.stream import Stream
 
+HOLD_SECONDS: Final = 15.0
+"""A hold on a batch is renewed this often; it lasts for 60 where it expires at all."""
 RECORD_SECONDS: Final = 10.0
 """A slow batch records its progress this often, so that a crash leaves little in doubt."""
 SILENT_PORTIONS: Final = 2
@@ -150,7 +152,7 @@ class Delivery:
         self.changed: dict[str, Cell] = {}
         self.failures: list[Failure] = []
         self.cured: list[tuple[Record, Outcome]] = []
-        self.recorded_at = self.home.clock.monotonic()
+        self.recorded_at = self.held_at = self.home.clock.monotonic()
 
     def carry_out(self) -> Settled | Again:
         batch, earlier = self.home.batches.begin(self.envelope.batch, self.attempt)
@@ -240,12 +242,21 @@ class Delivery:
             if self.must_stop() or silent == SILENT_PORTIONS:
                 return [*left, *items[start:]]
             self.answered_portion = False
+            self.keep_hold()
             left_over = self.send_portion(items[start : start + self.sink.bulk])
             left += left_over
             silent = silent + 1 if left_over and not self.answered_portion else 0
             if self.home.clock.monotonic() - self.recorded_at >= RECORD_SECONDS:
                 self.record(keep=True, settled=False)
         return left
+
+    def keep_hold(self) -> None:
+        """Keeps the batch in this attempt's hands where such a hold expires. Raises Fenced once another attempt has it,
+        so that two of them do not send at once."""
+        now = self.home.clock.monotonic()
+        if now - self.held_at >= HOLD_SECONDS:
+            self.home.batches.renew(self.batch.id, self.attempt)
+            self.held_at = now
 
     def send_portion(self, portion: list[Item]) -> list[Item]:
         """Writes, waits and writes again what did not pass, until all have an outcome or the tries are used up."""
@@ -264,6 +275,7 @@ class Delivery:
             self.home.clock.sleep(wait)
             if self.must_stop():
                 return todo
+            self.keep_hold()
             tries += 1
             todo = self.ask_about_doubtful(todo)
 

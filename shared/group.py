@@ -243,7 +243,7 @@ class Group:
         failures: list[Failure] = []
         cells: dict[str, Cell] = {}
         for record, error in self.invalid:
-            if self.newest.get(record.origin, "") > record.version:
+            if record.origin and self.newest.get(record.origin, "") > record.version:
                 ended.append((record.key, record.version, Outcome.SUPERSEDED))
                 continue
             cell = cells.get(record.key) or known.get(record.key)
