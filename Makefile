@@ -32,11 +32,15 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup
+bench: setup .venv/bench
 	$(BIN)/python -m tests.bench
 
-bench-full: setup
+bench-full: setup .venv/bench
 	$(BIN)/python -m tests.bench --full
+
+.venv/bench: .venv/ready tests/bench/requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r tests/bench/requirements.txt
+	@touch $@
 
 clean:
 	rm -rf .venv .demo .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -78,7 +78,10 @@ NUMBERS: Final[dict[int, ErrorNumber]] = {
             IN_DOUBT, "permanent", "it may have arrived, and the target cannot be asked", "look at the target first"
         ),
         ErrorNumber(
-            KILLED_ITS_SINK, "permanent", "the batch ended its sink function each time", "mend the sink, then replay"
+            KILLED_ITS_SINK,
+            "permanent",
+            "the batch ended its sink function each time",
+            "mend the sink, look at the target, replay",
         ),
         ErrorNumber(NO_VERDICT, "permanent", "the connector gave no verdict", "look at the target first"),
     )

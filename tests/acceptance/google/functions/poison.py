@@ -1,0 +1,3 @@
+"""What the poisoned record is called."""
+
+POISON = "Poison"

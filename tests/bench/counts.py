@@ -1,0 +1,186 @@
+"""What a thousand records cost on Google Cloud, counted at the ports while they travel through the emulators.
+
+Records, batches and targets are those of the sandbox; the sink is called with what Pub/Sub would push. The functions'
+time is not counted: it is the time of the system at the other end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from google.pubsub_v1 import SubscriberClient
+
+from infra.clock import SystemClock
+from infra.entrypoints import Handlers, push_body
+from infra.gcp.clients import connect_publisher, connect_subscriber
+from infra.gcp.names import subscription_path, topic_path
+from infra.log import silent
+from infra.queries import audit_one
+from infra.wiring import Hub
+from shared.ports import Message, topic_of
+from tests import emulators
+from tests.bench.prices import AS_OF, FUNCTION_SECOND, PRICES, REGION
+from tests.sandbox import Sandbox
+
+NAME: Final = "ploomes_to_milvus"
+RECORDS: Final = 1_000
+BATCH_SIZE: Final = 500
+FULL_BATCHES: Final = {
+    NAME: {
+        "source": {"rate_limit": "none"},
+        "sink": {"rate_limit": "none", "batch_size": BATCH_SIZE, "lanes": 1},
+        "streams": {"customers": {"hold_back": "0s"}},
+    }
+}
+BUDGET: Final = {"reads": 1_020, "writes": 1_050, "messages": 3, "sink_invocations": 3, "blob_operations": 4}
+"""Per 1,000 records in full batches."""
+MESSAGE_FRAME: Final = 40
+"""What Pub/Sub counts of a message besides data and attributes: 20 bytes and the id."""
+PULL_SECONDS: Final = 60.0
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """What these records took, and what it costs."""
+
+    records: int
+    amounts: dict[str, int]
+
+    @property
+    def per_thousand(self) -> dict[str, float]:
+        return {name: amount * 1_000 / self.records for name, amount in self.amounts.items()}
+
+    def over_budget(self) -> dict[str, float]:
+        """What is more than it may be."""
+        found = self.per_thousand
+        return {name: found[name] for name, most in BUDGET.items() if found[name] > most}
+
+    def usd_per_million(self) -> dict[str, float]:
+        """By unit, each with its share of the price of a million records."""
+        times = 1_000_000 / self.records
+        return {price.unit: price.of(self.amounts[name] * times) for name, price in PRICES.items()}
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        yield f"Google Cloud, per 1,000 records in batches of {BATCH_SIZE}"
+        for name, amount in self.per_thousand.items():
+            most = BUDGET.get(name)
+            verdict = "" if most is None else f"  at most {most:,}: {'met' if amount <= most else 'MISSED'}"
+            yield f"  {name.replace('_', ' '):18}{amount:12,.1f}{verdict}"
+        yield f"USD per million records, {REGION}, prices as of {AS_OF}, before free tiers"
+        for unit, usd in self.usd_per_million().items():
+            yield f"  {unit:32}{usd:8.4f}"
+        yield f"  {'together':32}{sum(self.usd_per_million().values()):8.4f}"
+        yield f"  and {FUNCTION_SECOND.of(3600):.3f} for each hour that a function waits for its system"
+
+
+class _Unhurried(SystemClock):
+    """Batches are to be full however slow the machine is: for whoever measures the time, none passes."""
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+def count(environ: Mapping[str, str]) -> Counted:
+    """Sends the records the whole way; `environ` is what leads to the emulators, as in the process's environment."""
+    with tempfile.TemporaryDirectory(prefix="waybill-counts-") as folder:
+        overlay = Path(folder, "overlay.yaml")
+        overlay.write_text(json.dumps(FULL_BATCHES))
+        project = f"waybill-counts-{uuid.uuid4().hex[:12]}"
+        with Sandbox(customers=RECORDS, ploomes_per_minute=None) as sandbox, _topic(project) as messages:
+            hub = Hub(
+                {
+                    **sandbox.environment,
+                    "FIRESTORE_EMULATOR_HOST": environ["FIRESTORE_EMULATOR_HOST"],
+                    "GOOGLE_CLOUD_PROJECT": project,
+                    "WAYBILL_BACKEND": "gcp",
+                    "WAYBILL_HOME": folder,
+                    "WAYBILL_OVERLAY": str(overlay),
+                },
+                clock=_Unhurried(),
+            )
+            try:
+                return _counted(hub, messages)
+            finally:
+                hub.close()
+
+
+def _counted(hub: Hub, messages: Iterator[Message]) -> Counted:
+    handlers, meter = Handlers(hub, NAME, silent), hub.google.meter
+    statuses = [handlers.source(b"", {}).status]
+    for message in islice(messages, meter.counts()["messages"]):
+        statuses.append(handlers.sink(push_body(message, "", 1)).status)
+    counts = Counter(meter.counts())
+    audit = audit_one(hub, NAME, "customers")
+    if statuses != [200, *[204] * counts["messages"]] or not audit.balanced or audit.counts.delivered != RECORDS:
+        raise RuntimeError(f"the functions answered {statuses}; the books say {audit.counts.as_dict()}")
+    carried = counts["message_bytes"] + MESSAGE_FRAME * counts["messages"]
+    return Counted(
+        RECORDS,
+        {
+            "reads": counts["reads"],
+            "writes": counts["writes"],
+            "deletes": counts["deletes"],
+            "messages": counts["messages"],
+            "carried_bytes": 2 * carried,
+            "blob_operations": counts["blob_operations"],
+            "invocations": len(statuses),
+            "sink_invocations": counts["messages"],
+        },
+    )
+
+
+@contextmanager
+def _topic(project: str) -> Iterator[Iterator[Message]]:
+    """The topic of the records, for as long as it is needed, and what is published there."""
+    topic, subscription = topic_path(project, topic_of(NAME)), subscription_path(project, topic_of(NAME))
+    publisher, subscriber = connect_publisher(), connect_subscriber()
+    try:
+        publisher.create_topic(name=topic)
+        subscriber.create_subscription(request={"name": subscription, "topic": topic})
+        yield _pulled(subscriber, subscription)
+        subscriber.delete_subscription(subscription=subscription)
+    finally:
+        publisher.transport.close()
+        subscriber.transport.close()
+
+
+def _pulled(subscriber: SubscriberClient, subscription: str) -> Iterator[Message]:
+    while True:
+        # One at a time: the channel takes 4 MB.
+        found = subscriber.pull(subscription=subscription, max_messages=1, timeout=PULL_SECONDS).received_messages
+        for each in found:
+            yield Message(each.message.data, each.message.ordering_key, dict(each.message.attributes))
+            subscriber.acknowledge(subscription=subscription, ack_ids=[each.ack_id])
+
+
+def main() -> int:
+    """Starts emulators of its own."""
+    with tempfile.TemporaryDirectory(prefix="waybill-emulators-") as folder:
+        try:
+            running = emulators.start(Path(folder))
+        except emulators.EmulatorsMissing as missing:
+            print(f"left out: what Google Cloud costs, since {missing}")
+            return 0
+        try:
+            os.environ.update(running.environ)
+            counted = count(running.environ)
+        finally:
+            for emulator in (running.pubsub, running.firestore, running.storage):
+                emulator.stop()
+    print("\n".join(counted.lines()))
+    return 1 if counted.over_budget() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
