@@ -18,7 +18,7 @@ from infra.gcp.cutting import cut
 from infra.gcp.errors import Conflict
 from infra.gcp.failures import GoogleFailures
 from infra.gcp.fence import Hold, commit_held, new_mark
-from infra.gcp.ledger import write_cells
+from infra.gcp.ledger import GoogleLedger
 from infra.gcp.names import both, document_id
 from infra.gcp.store import COMMIT_BYTES, Document, Path, Query, Store, Write, instant
 from shared.errors import Fenced, Leased, StoreUnavailable
@@ -42,11 +42,11 @@ class Hand:
 
 
 class GoogleBatches:
-    def __init__(self, store: Store, failures: GoogleFailures, clock: Clock, room: int = COMMIT_BYTES) -> None:
+    def __init__(self, store: Store, ledger: GoogleLedger, failures: GoogleFailures, clock: Clock) -> None:
         self._store = store
+        self._ledger = ledger
         self._failures = failures
         self._clock = clock
-        self._room = room
         self._hands: dict[tuple[str, str], Hand] = {}
         self._lock = threading.Lock()
 
@@ -84,7 +84,7 @@ class GoogleBatches:
         """A settlement that is more than one commit takes is written as several, each true by itself: all that is known
         of some of the records, while the attempt goes on with the others."""
         hand = self._hand(settlement.batch, settlement.attempt)
-        room = self._room - BATCH_BYTES - 2 * len(settlement.outcomes)
+        room = COMMIT_BYTES - BATCH_BYTES - 2 * len(settlement.outcomes)
         for part in cut(settlement, hand.batch, hand.outcomes, self._failures, room):
             self._write(hand, part)
             hand.outcomes = part.outcomes
@@ -135,14 +135,14 @@ class GoogleBatches:
         fields |= self._until() if settlement.keep else {"until": None}
         if settlement.settled:
             fields["waiting"] = []
-        cells = write_cells(batch.integration, batch.stream, settlement.cells)
-        room = self._room - BATCH_BYTES - sum(write.size for write in cells)
+        cells = self._ledger.applying(batch.integration, batch.stream, settlement.cells)
 
         def others() -> list[Write]:
-            changes = self._failures.changes(
+            writes = cells()
+            room = COMMIT_BYTES - BATCH_BYTES - sum(write.size for write in writes)
+            return writes + self._failures.changes(
                 settlement.failures, settlement.closures, settlement.run, settlement.at, room=room
             )
-            return [*cells, *changes]
 
         commit_held(self._store, hand.hold, fields, others)
 

@@ -18,7 +18,7 @@ import msgspec
 from infra.gcp.batches import rename
 from infra.gcp.errors import Conflict
 from infra.gcp.home import GoogleHome
-from infra.gcp.ledger import cell_path, write_cells
+from infra.gcp.ledger import cell_path, put_cells
 from infra.gcp.store import Query, Write
 from infra.report import stamp
 from shared.errors import Leased, StoreUnavailable
@@ -53,7 +53,7 @@ def forget(home: GoogleHome, streams: Streams, key: str) -> dict[str, Any]:
             msgspec.structs.replace(cell, key=tombstone, hash="", target_id="", origin="") for cell in cells.values()
         ]
         if nameless:
-            home.store.commit(write_cells(integration, stream, nameless))
+            home.store.commit(put_cells(integration, stream, nameless))
         for batch in batches:
             erased["archived records"] += _blank(home, batch, key)
             _rename(home, batch, key, tombstone)

@@ -64,14 +64,15 @@ class GoogleHome:
             blobs or GoogleBlobs(bucket_client, bucket or bucket_name(project), self.patience), self.meter
         )
         self.failures = GoogleFailures(self.store, kept)
+        ledger = GoogleLedger(self.store)
         leases = GoogleLeases(self.store, self.clock)
         stored = scheduler is None and bool(os.environ.get("FIRESTORE_EMULATOR_HOST"))
         self.ports = Home(
             leases=leases,
-            runs=GoogleRuns(self.store, leases, self.failures),
-            batches=GoogleBatches(self.store, self.failures, self.clock),
+            runs=GoogleRuns(self.store, leases, ledger, self.failures),
+            batches=GoogleBatches(self.store, ledger, self.failures, self.clock),
             books=GoogleBooks(self.store),
-            ledger=GoogleLedger(self.store),
+            ledger=ledger,
             failures=self.failures,
             bus=GoogleBus(project, publisher, self.patience, self.meter),
             blobs=kept,

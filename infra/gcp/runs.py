@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from infra.gcp.batches import create_batches
 from infra.gcp.failures import GoogleFailures
 from infra.gcp.leases import GoogleLeases
-from infra.gcp.ledger import stream_path, write_cells
+from infra.gcp.ledger import GoogleLedger, stream_path
 from infra.gcp.names import both, document_id
 from infra.gcp.store import COMMIT_BYTES, Document, Path, Query, Store, Write
 from shared.ledger import Cell
@@ -18,13 +18,15 @@ from shared.ports import Batch, Closure, Failure, Lease, Run, StreamState
 
 _decode = msgspec.json.Decoder(Run).decode
 _decode_state = msgspec.json.Decoder(StreamState).decode
-ALL = "*"
+ALL: Final = "*"
+LEASE_BYTES: Final = 1_000
 
 
 class GoogleRuns:
-    def __init__(self, store: Store, leases: GoogleLeases, failures: GoogleFailures) -> None:
+    def __init__(self, store: Store, leases: GoogleLeases, ledger: GoogleLedger, failures: GoogleFailures) -> None:
         self._store = store
         self._leases = leases
+        self._ledger = ledger
         self._failures = failures
 
     def commit(
@@ -36,16 +38,13 @@ class GoogleRuns:
         cells: Sequence[Cell] = (),
         closures: Sequence[Closure] = (),
     ) -> None:
-        writes = [
-            _write(run),
-            *create_batches(batches),
-            *write_cells(run.integration, run.stream, cells),
-        ]
-        room = COMMIT_BYTES - 1000 - sum(write.size for write in writes)
+        cells_now = self._ledger.marking(run.integration, run.stream, cells)
+        at = run.touched_at or run.started_at
 
         def others() -> list[Write]:
-            at = run.touched_at or run.started_at
-            return [*writes, *self._failures.changes(failures, closures, run.id, at, room=room)]
+            writes = [_write(run), *create_batches(batches), *cells_now()]
+            room = COMMIT_BYTES - LEASE_BYTES - sum(write.size for write in writes)
+            return writes + self._failures.changes(failures, closures, run.id, at, room=room)
 
         self._leases.commit(lease, others)
 

@@ -257,7 +257,7 @@ def check_death_in_the_middle_of_writing_leaves_whole_blobs_only(world: World) -
 def check_writing_deleting_and_listing_at_once_do_not_hinder_each_other(world: World) -> None:
     def write(home_number: int) -> None:
         blobs = (world.here, world.there)[home_number % 2].blobs
-        for number in range(40):
+        for number in range(20):
             blobs.write(f"archive/{home_number}/passing/{number}", b"x")
             blobs.delete(f"archive/{home_number}/passing/{number}")
             blobs.write(f"archive/shared/passing-{number % 3}/{home_number}", b"x")
@@ -265,7 +265,7 @@ def check_writing_deleting_and_listing_at_once_do_not_hinder_each_other(world: W
         blobs.write(f"kept/{home_number + 10}", b"x")
 
     def look() -> None:
-        for _ in range(40):
+        for _ in range(20):
             list(world.there.blobs.names("archive/"))
 
     works = [*(lambda n=n: write(n) for n in range(6)), look, look]

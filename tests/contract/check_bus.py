@@ -114,7 +114,7 @@ def take_all(consumer: Consumer) -> list[str]:
     while (received := consumer.receive()) is not None:
         consumer.acknowledge(received)
         found.append(received.message.data.decode())
-        assert len(found) < 1000, "it never ends"
+        assert found.count(found[-1]) < 5, "it never ends"
     return found
 
 
@@ -127,7 +127,10 @@ def check_a_message_arrives_as_it_was_published(world: World) -> None:
     ]
     world.here.bus.publish(TOPIC, sent)
     consumer = world.consumer_there()
-    received = [take(consumer) for _ in sent]
+    received = []
+    for _ in sent:
+        received.append(take(consumer))
+        consumer.acknowledge(received[-1])
     assert (
         sorted((each.message for each in received), key=lambda m: m.ordering_key, reverse=True)
         == sent[1::-1] + sent[2:]
@@ -203,7 +206,11 @@ def check_a_lane_has_one_message_in_hand_at_a_time(world: World) -> None:
     assert take_all(world.consumer_there()) == ["a2"]
 
 
-@contract(breaks("knows no lanes", bus=NoLanes), breaks("has one lane", bus=OneLane))
+@contract(
+    breaks("knows no lanes", bus=NoLanes),
+    breaks("has one lane", bus=OneLane),
+    needs=(Trait.HANDS_OUT_EVERY_LANE,),
+)
 def check_consumers_at_once_share_lanes_and_never_a_message(world: World) -> None:
     world.here.bus.publish(TOPIC, [m for lane in "abc" for m in messages(lane, "1", "2", "3")])
     consumers = [world.consumer() for _ in range(4)] + [world.consumer_there() for _ in range(4)]

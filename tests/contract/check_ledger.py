@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from shared.ledger import Cell
-from shared.ports import Home, Lease, Run
+from shared.ports import Batch, Home, Lease, Run, Settlement
 from tests.contract import make
 from tests.contract.make import CUSTOMERS, LEASE, SHOP
 from tests.contract.suite import Around, answering, at_once, breaks, contract, errors_of
@@ -68,9 +69,34 @@ class FirstOnes(Around):
 
 
 class KeepsTheFirst(Around):
+    def settle(self, settlement: Settlement) -> None:
+        known = self.home.ledger.cells(SHOP, CUSTOMERS, [cell.key for cell in settlement.cells])
+        new = [cell for cell in settlement.cells if cell.key not in known]
+        self.inner.settle(msgspec.structs.replace(settlement, cells=new))
+
+
+class WritesWholeCells(Around):
+    """Writes over what a delivery applied since the cell was read."""
+
     def commit(self, lease: Lease, run: Run, cells: Sequence[Cell] = (), **parts: Any) -> None:
-        known = self.home.ledger.cells(run.integration, run.stream, [cell.key for cell in cells])
-        self.inner.commit(lease, run, cells=[cell for cell in cells if cell.key not in known], **parts)
+        number = self.shared["number"] = self.shared.get("number", 900) + 1
+        batch = make.batch(number, run)
+        self.inner.commit(lease, run, **parts | {"batches": [*parts.get("batches", ()), batch]})
+        settle(self.home, batch, *cells)
+
+
+def unmarked(found: dict[str, Cell]) -> dict[str, Cell]:
+    return {key: msgspec.structs.replace(cell, failed="") for key, cell in found.items()}
+
+
+def settle_cells(home: Home, number: int, *cells: Cell) -> None:
+    """What a delivery applies."""
+    settle(home, make.commit_batch(home, number=number, of=make.run(number)), *cells)
+
+
+def settle(home: Home, batch: Batch, *cells: Cell) -> None:
+    home.batches.begin(batch.id, "one")
+    home.batches.settle(make.settlement(batch, "one", "ddd", cells=cells))
 
 
 class JoinsNames(Around):
@@ -103,7 +129,7 @@ class JoinedNames(Around):
         "cells", lambda found: {key: cell for key, cell in found.items() if cell.at is not None})),
 )  # fmt: skip
 def check_any_text_comes_back_as_it_was(world: World) -> None:
-    run, lease = make.run(), world.here.leases.take(LEASE)
+    lease, streams = world.here.leases.take(LEASE), itertools.count()
 
     @settings(
         max_examples=25,
@@ -118,10 +144,11 @@ def check_any_text_comes_back_as_it_was(world: World) -> None:
     @example(KEYS_WITH_TRICKS)
     @example([Cell("nothing is known")])
     def comes_back(cells: list[Cell]) -> None:
-        world.here.runs.commit(lease, run, cells=cells)
+        stream = f"customers{next(streams)}"
+        world.here.runs.commit(lease, make.run(stream=stream), cells=cells)
         wanted = {cell.key: cell for cell in cells}
-        assert world.there.ledger.cells(SHOP, CUSTOMERS, list(wanted)) == wanted
-        scanned = {cell.key: cell for cell in world.there.ledger.scan(SHOP, CUSTOMERS)}
+        assert world.there.ledger.cells(SHOP, stream, list(wanted)) == wanted
+        scanned = {cell.key: cell for cell in world.there.ledger.scan(SHOP, stream)}
         assert {key: scanned.get(key) for key in wanted} == wanted
 
     comes_back()
@@ -145,14 +172,43 @@ def check_any_number_of_keys_is_answered_at_once(world: World) -> None:
     assert world.there.ledger.cells(SHOP, CUSTOMERS, asked) == {cell.key: cell for cell in cells}
 
 
-@contract(breaks("keeps the first", runs=KeepsTheFirst))
+@contract(breaks("keeps the first", batches=KeepsTheFirst))
 def check_a_later_cell_replaces_the_earlier_one_whole(world: World) -> None:
-    make.commit_cells(world.here, [make.cell("k", failed="v9", origin="o")])
-    assert world.there.ledger.cells(SHOP, CUSTOMERS, ["k"])["k"].failed == "v9"
+    settle_cells(world.here, 1, make.cell("k", failed="v2", origin="o"))
+    assert world.there.ledger.cells(SHOP, CUSTOMERS, ["k"])["k"].failed == "v2"
     later = Cell("k", version="v2")
-    make.commit_cells(world.there, [later])
+    settle_cells(world.there, 2, later)
     assert world.here.ledger.cells(SHOP, CUSTOMERS, ["k"]) == {"k": later}
     assert list(world.here.ledger.scan(SHOP, CUSTOMERS)) == [later]
+
+
+@contract(
+    breaks("writes whole cells", runs=WritesWholeCells),
+    breaks("marks nothing", ledger=answering("cells", unmarked)),
+)
+def check_a_fetch_raises_the_failed_version_of_a_cell_and_nothing_else(world: World) -> None:
+    """What it read of the cell may be old: a delivery has ended meanwhile."""
+    applied = make.cell("k", "v3", origin="other")
+    settle_cells(world.here, 1, make.cell("k", "v2", origin="o"))
+    world.there.ledger.cells(SHOP, CUSTOMERS, ["k"])
+    settle_cells(world.here, 2, applied)
+    for failed, marked in (("v4", "v4"), ("v1", "v4")):
+        make.commit_cells(world.there, [make.cell("k", "v2", failed=failed)], make.run(3))
+        marked_cell = msgspec.structs.replace(applied, failed=marked)
+        assert world.here.ledger.cells(SHOP, CUSTOMERS, ["k"]) == {"k": marked_cell}
+
+
+@contract(breaks("forgets the mark", ledger=answering("cells", unmarked)))
+def check_a_delivery_leaves_a_later_failed_version_marked(world: World) -> None:
+    """The version failed in a fetch, after the delivery had read the cell."""
+    batch = make.commit_batch(world.here)
+    world.here.batches.begin(batch.id, "one")
+    assert world.here.ledger.cells(SHOP, CUSTOMERS, ["k", "l"]) == {}
+    make.commit_cells(world.there, [Cell("k", failed="v3"), Cell("l", failed="v1")], make.run(2))
+    cells = [make.cell("k", "v2"), make.cell("l", "v2")]
+    world.here.batches.settle(make.settlement(batch, "one", "ddd", cells=cells))
+    later = msgspec.structs.replace(cells[0], failed="v3")
+    assert world.there.ledger.cells(SHOP, CUSTOMERS, ["k", "l"]) == {"k": later, "l": cells[1]}
 
 
 @contract(breaks("joins names by a dot", runs=JoinsNames, ledger=JoinedNames))
@@ -177,6 +233,20 @@ def check_a_scan_gives_every_cell_once(world: World) -> None:
     found = list(world.there.ledger.scan(SHOP, CUSTOMERS))
     assert len(found) == 4100
     assert {cell.key for cell in found} == {cell.key for cell in cells}
+
+
+@contract(
+    breaks("stops at 2000", ledger=answering("versions", lambda found: list(found)[:2000])),
+    breaks("leaves out what was never applied", ledger=answering(
+        "versions", lambda found: [(key, version) for key, version in found if version])),
+    breaks("gives the failed version", ledger=answering(
+        "versions", lambda found: [(key, version or "v9") for key, version in found])),
+)  # fmt: skip
+def check_versions_are_those_applied(world: World) -> None:
+    cells = [make.cell(f"k{number}", version=f"v{number}") for number in range(2100)]
+    make.commit_cells(world.here, [*cells, Cell("only failed", failed="v9")])
+    found = sorted(world.there.ledger.versions(SHOP, CUSTOMERS))
+    assert found == sorted([(cell.key, cell.version) for cell in cells] + [("only failed", "")])
 
 
 def write_cells(home: Home, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from tests.contract.homes import Trait
 from tests.contract.make import CUSTOMERS, SHOP
 from tests.contract.suite import Around, answering, breaks, contract, without
 from tests.contract.world import START, World
@@ -41,6 +42,7 @@ class RunsAlways(Around):
     breaks("is late", schedule=answering("next_run", lambda at: at and at + timedelta(minutes=1))),
     breaks("gives naive instants", schedule=answering("next_run", lambda at: at and at.replace(tzinfo=None))),
     breaks("runs without a schedule", schedule=RunsAlways),
+    needs=(Trait.WORKS_OUT_THE_TIME,),
 )
 def check_the_next_run_is_the_next_time_that_the_fields_name(world: World) -> None:
     def next_run(cron: str | None) -> datetime | None:

@@ -17,11 +17,15 @@ pytest.register_assert_rewrite(
 
 
 @pytest.fixture
-def make_world(tmp_path: Path) -> Iterator[Callable[[HomeUnderTest, Wrong | None], World]]:
+def make_world(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[[HomeUnderTest, Wrong | None], World]]:
     """Founds a home, and closes everything that was opened on it."""
     worlds: list[World] = []
 
     def found(home: HomeUnderTest, wrong: Wrong | None) -> World:
+        for fixture in home.fixtures:
+            request.getfixturevalue(fixture)
         worlds.append(World(home, tmp_path / "home", wrong))
         return worlds[-1]
 

@@ -20,6 +20,8 @@ class Trait(StrEnum):
     HONOURS_WAIT = "a refused message comes no sooner than was asked"
     COUNTS_ATTEMPTS = "a message says how often it was handed out"
     SAYS_WHAT_IT_CARRIES = "the bus knows which batches it has a message of"
+    HANDS_OUT_EVERY_LANE = "any number of lanes is in hand at the same time (an emulator pushes two at a time)"
+    WORKS_OUT_THE_TIME = "the next run follows from the fields asked about, not from what is deployed"
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class HomeUnderTest(Protocol):
 
     name: str
     traits: frozenset[Trait]
+    fixtures: tuple[str, ...]
+    """The fixtures that have to run before it is founded."""
     grace: timedelta
     """How long a dead holder's lease, batch or message may stay taken."""
 
@@ -143,6 +147,7 @@ class Embedded:
 
     name = "embedded"
     traits = frozenset(Trait)
+    fixtures: tuple[str, ...] = ()
     grace = timedelta(0)
 
     def found(self, folder: Path) -> Site:
@@ -152,4 +157,24 @@ class Embedded:
         return EmbeddedSite(Path(address))
 
 
-HOMES: tuple[HomeUnderTest, ...] = (Embedded(),)
+class Google:
+    """Emulators of Firestore and Pub/Sub, and servers for Cloud Storage and Cloud Scheduler. What it is made of takes
+    half a second to import, so whoever runs on another home does without."""
+
+    name = "google"
+    traits: frozenset[Trait] = frozenset()
+    fixtures: tuple[str, ...] = ("emulators",)
+    grace = timedelta(seconds=60)
+
+    def found(self, folder: Path) -> Site:
+        from tests.contract.google import found
+
+        return found()
+
+    def find(self, address: str) -> Site:
+        from tests.contract.google import find
+
+        return find(address)
+
+
+HOMES: tuple[HomeUnderTest, ...] = (Embedded(), Google())

@@ -17,7 +17,7 @@ from tests.contract.homes import Consumer, Trait
 if TYPE_CHECKING:
     from tests.contract.world import World
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 """After so long a condition that has to come true is given up."""
 
 

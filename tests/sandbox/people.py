@@ -277,8 +277,5 @@ class People:
     def _spoil(self, row: Row, repeated: bool) -> None:
         """Gives the contact a document that nobody may have: eleven equal digits or a wrong check digit."""
         document = row["Register"]
-        if repeated and row["CPF"]:
-            wrong = document[0] * 11
-        else:
-            wrong = document[:-1] + str((int(document[-1]) + 1) % 10)
+        wrong = document[0] * 11 if repeated and row["CPF"] else document[:-1] + str((int(document[-1]) + 1) % 10)
         row.update(Register=wrong, CNPJ=row["CNPJ"] and wrong, CPF=row["CPF"] and wrong)

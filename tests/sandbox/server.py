@@ -4,6 +4,7 @@ Written on plain sockets because the standard library's request handler spends m
 mail headers; it reads what HTTP clients send (Content-Length bodies) and refuses the rest.
 """
 
+import contextlib
 import socket
 from email.utils import formatdate
 from http import HTTPStatus
@@ -89,10 +90,8 @@ class Server:
         with self._lock:
             connections = dict(self._connections)
         for connection, thread in connections.items():
-            try:
+            with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             thread.join()
 
     def _accept(self) -> None:

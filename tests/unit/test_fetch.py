@@ -31,7 +31,7 @@ from shared.errors import (
 from shared.fetch import CLOCK_TOLERANCE, TICK, Continuation, Order, decode_continuation, go_on
 from shared.group import COMMIT_BYTES, Group, Travelling, in_messages
 from shared.outcome import Outcome
-from shared.ports import Page, Window, continuation_topic, lease_name
+from shared.ports import Page, Row, Window, continuation_topic, lease_name
 from shared.record import Envelope, lane_of
 from shared.stream import MESSAGE_BYTES
 from tests.unit.fakes import (
@@ -524,6 +524,20 @@ def test_a_later_version_in_the_same_run_supersedes_what_failed_without_an_ident
     process.run()
     assert process.failures() == []
     assert process.world.target.creations_of("K1") == 1
+
+
+def test_rows_without_an_id_at_the_source_are_not_taken_for_versions_of_one_object(make: Make) -> None:
+    process = make(0)
+    rows = [
+        Row("", "v1", "line 2", {"name": "a"}),
+        Row("", "v2", "line 3", {"name": "b", "key": "K3"}),
+        Row("", "v3", "line 4", {"name": "c"}),
+    ]
+    process.source.pages = lambda window, after: iter([Page(rows, "end")])  # type: ignore[method-assign]
+    run = process.run()[-1]
+    assert process.counts(run.id) == {"fetched": 3, "delivered": 1, "invalid": 2}
+    assert {failure.key for failure in process.failures()} == {"shelf:line 2", "shelf:line 4"}
+    assert_books_balance(process)
 
 
 def test_a_record_larger_than_a_message_is_invalid_and_its_neighbours_travel(make: Make) -> None:

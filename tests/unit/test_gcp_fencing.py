@@ -10,6 +10,7 @@ import pytest
 
 from infra.gcp.home import GoogleHome
 from shared.errors import Fenced, Leased, StoreUnavailable
+from shared.ledger import Cell
 from shared.ports import Lease
 from tests.contract import make
 from tests.contract.suite import at_once, errors_of
@@ -227,10 +228,47 @@ def test_the_normal_path_reads_nothing_that_it_wrote_itself(hub: Hub) -> None:
     (batch, *_) = batches
     assert cost(home, lambda: ports.batches.begin(batch.id, "one")) == {"reads": 1, "writes": 1, "deletes": 0}
     assert cost(home, lambda: ports.batches.renew(batch.id, "one")) == {"reads": 0, "writes": 1, "deletes": 0}
+    assert cost(home, lambda: ports.ledger.cells(make.SHOP, make.CUSTOMERS, batch.keys))["reads"] == 3
     settlement = make.settlement(batch, "one", "ddd", cells=[make.cell(key) for key in batch.keys])
     assert cost(home, lambda: ports.batches.settle(settlement)) == {"reads": 0, "writes": 4, "deletes": 0}
     assert cost(home, lambda: ports.batches.let_go(batch.id, "one")) == {"reads": 0, "writes": 0, "deletes": 0}
     assert cost(home, lambda: ports.leases.release(lease)) == {"reads": 0, "writes": 1, "deletes": 0}
+
+
+def test_a_cell_that_changed_since_it_was_read_is_read_again(hub: Hub) -> None:
+    """The delivery has read it, a fetch marks it, and the settlement is made again on what is so now."""
+    here, there = hub.home(), hub.home()
+    batch = make.commit_batch(here.ports)
+    here.ports.batches.begin(batch.id, "one")
+    here.ports.ledger.cells(make.SHOP, make.CUSTOMERS, batch.keys)
+    make.commit_cells(there.ports, [Cell(batch.keys[0], failed="v9")], make.run(2))
+    settlement = make.settlement(batch, "one", "ddd", cells=[make.cell(key) for key in batch.keys])
+    assert cost(here, lambda: here.ports.batches.settle(settlement))["reads"] == 4
+    found = there.ports.ledger.cells(make.SHOP, make.CUSTOMERS, batch.keys)
+    assert [found[key].failed for key in batch.keys] == ["v9", "", ""]
+
+
+def test_deliveries_and_fetches_at_once_lose_no_mark_and_no_version(hub: Hub) -> None:
+    homes = [hub.home().ports for _ in range(4)]
+    run = make.run()
+    batches = [make.batch(number, run, ".") for number in range(4)]
+    make.commit(homes[0], run, batches=batches)
+
+    def deliver(number: int) -> None:
+        home, batch = homes[number], batches[number]
+        home.batches.begin(batch.id, "one")
+        home.ledger.cells(make.SHOP, make.CUSTOMERS, ["k"])
+        home.batches.settle(make.settlement(batch, "one", "d", cells=[make.cell("k", "v5")]))
+
+    def mark(number: int) -> None:
+        home = homes[number]
+        lease = home.leases.take(f"shop.{number}")
+        home.runs.commit(lease, make.run(9), cells=[Cell("k", failed=f"v{number + 4}")])
+
+    works = [lambda n=n, w=w: w(n) for n in range(4) for w in (deliver, mark)]  # type: ignore[misc]
+    assert errors_of(at_once(*works)) == []
+    cell = homes[0].ledger.cells(make.SHOP, make.CUSTOMERS, ["k"])["k"]
+    assert (cell.version, cell.failed) == ("v5", "v7")
 
 
 def test_handing_back_needs_no_letting_go(hub: Hub) -> None:
