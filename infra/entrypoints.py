@@ -201,7 +201,7 @@ class Handlers:
                 replies[stream.name] = {"state": "leased", "error": {"class": "Leased", "message": str(error)}}
                 status = max(status, 409)
                 continue
-            except (Fenced, StoreUnavailable) as error:
+            except (Fenced, StoreUnavailable, ConfigError) as error:
                 return problem(503, type(error).__name__, str(error))
             if not runs:
                 known = self.hub.home.runs.get(run_id)

@@ -306,4 +306,5 @@ def wait_for_functions(hub: Hub, stream: Stream, watch: Callable[[], None]) -> N
             return
         if waiting != seen:
             seen, changed = dict(waiting), clock.monotonic()
-        clock.sleep(1.0)
+        # Every look reads every waiting batch, and is paid for.
+        clock.sleep(min(10.0, 1.0 + len(waiting) / 20))

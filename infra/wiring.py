@@ -88,7 +88,13 @@ class Hub:
 
         project = environment.project(self.environ)
         emulated = self.environ.get("FIRESTORE_EMULATOR_HOST") and not self.environ.get("STORAGE_EMULATOR_HOST")
-        return GoogleHome(project, self.clock, LocalBlobs(self.state_folder / "blobs") if emulated else None)
+        return GoogleHome(
+            project,
+            self.clock,
+            LocalBlobs(self.state_folder / "blobs") if emulated else None,
+            location=self.environ.get("WAYBILL_LOCATION", "").strip() or "us-central1",
+            bucket=self.environ.get("WAYBILL_BUCKET", "").strip(),
+        )
 
     @property
     def home(self) -> Home:

@@ -55,6 +55,8 @@ class Group:
         self.rows = 0
         self.size = 0
         self.weight = 0
+        self.ended_weight = 0
+        """Of what ended here, which stands in one batch and so in one document of at most 1 MiB."""
         self.after = self.run.after
         self.begun: float | None = None
         self.lanes: dict[int, list[Travelling]] = {}
@@ -89,7 +91,9 @@ class Group:
                 self.set_aside(self.nameless(row), unforeseen(error))
                 continue
             if rule is not None:
-                self.ended.append((self.nameless(row).key, row.version, Outcome.FILTERED))
+                key = self.nameless(row).key
+                self.ended.append((key, row.version, Outcome.FILTERED))
+                self.ended_weight += len(key) + len(row.version) + 8
                 self.rules[rule] = self.rules.get(rule, 0) + 1
                 continue
             if not key or not is_whole(key):
@@ -154,6 +158,8 @@ class Group:
         if self.begun is None:
             return False
         if self.size >= self.fetcher.lanes * self.stream.batch_size * GROUP_FILL or self.weight >= COMMIT_BYTES:
+            return True
+        if self.ended_weight >= MESSAGE_BYTES:
             return True
         return self.home.clock.monotonic() - self.begun >= GROUP_SECONDS
 
