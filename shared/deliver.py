@@ -23,6 +23,7 @@ import msgspec
 from shared.errors import (
     BAD_IDENTITY,
     IN_DOUBT,
+    KILLED_ITS_SINK,
     NO_VERDICT,
     NOT_ASKED,
     AuthError,
@@ -80,8 +81,6 @@ RECORD_SECONDS: Final = 10.0
 SILENT_PORTIONS: Final = 2
 """After so many portions without an answer for anybody the rest of the batch waits for the next delivery."""
 PENDING: Final = LETTERS[Outcome.PENDING]
-UNSURE: Final = (Outcome.UNKNOWN, Outcome.EXHAUSTED)
-"""Failures whose record may have reached the target: the ledger does not say any more what the target holds."""
 
 
 class Health(msgspec.Struct):
@@ -217,15 +216,16 @@ class Delivery:
                 except Exception as error:
                     self.decide(place, record, invalid(unforeseen(error)))
                     continue
-            unsure = any(f.outcome in UNSURE and f.version <= record.version for f in failures)
+            unsure = any(may_have_arrived(f) and f.version <= record.version for f in failures)
             outcome = None if unsure else judge_content(record, fingerprint, cell, run)
             if outcome is not None:
                 self.decide(place, record, Verdict(outcome), fingerprint)
                 continue
             known = cell.target_id if cell is not None and not cell.deleted else ""
             change = Change(record.key, record.operation, content, known)
-            by_hand = (replaying or (unsure and not known)) and letter == PENDING
-            items.append(Item(place, record, change, fingerprint, letter == DOUBTFUL or by_hand, by_hand))
+            by_hand = replaying and letter == PENDING
+            doubtful = letter == DOUBTFUL or by_hand or (unsure and not known)
+            items.append(Item(place, record, change, fingerprint, doubtful, by_hand))
         return items
 
     def open_failures(self, key: str, cell: Cell | None) -> list[Failure]:
@@ -500,6 +500,11 @@ class Delivery:
             elif failure.version < version and outcome is not Outcome.SUPERSEDED:
                 found.append(Closure(failure.id, failure.batch, failure.place, Outcome.SUPERSEDED))
         return found
+
+
+def may_have_arrived(failure: Failure) -> bool:
+    """Whether the record of a failure may be at the target: then the ledger does not say what the target holds."""
+    return failure.outcome is Outcome.UNKNOWN or failure.number == KILLED_ITS_SINK
 
 
 def deliver(

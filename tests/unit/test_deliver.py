@@ -988,6 +988,18 @@ def test_a_newer_version_of_a_record_of_unknown_fate_asks_before_it_creates(make
     assert_balanced(process)
 
 
+def test_after_a_version_of_unknown_fate_nothing_is_created_at_a_target_that_cannot_be_asked(make: Make) -> None:
+    process = make(1, askable=False)
+    process.sink.script = {"K1": [Step.SILENT_AFTER]}
+    process.pump()
+    change(process, 1)
+    read_more(process)
+    process.pump()
+    assert process.world.target.creations_of("K1") == 1
+    assert {failure.outcome for failure in process.failures()} == {Outcome.UNKNOWN}
+    assert_balanced(process)
+
+
 def test_what_was_applied_last_is_not_taken_for_unchanged_after_a_version_of_unknown_fate(make: Make) -> None:
     process = make(1)
     process.pump()
