@@ -34,6 +34,7 @@ format: setup
 
 bench: setup .venv/bench
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.counts
 
 bench-full: setup .venv/bench
 	$(BIN)/python -m tests.bench --full

@@ -103,6 +103,11 @@ class Function(Server):
         super().__init__(command, environment, hub.home.parent / f"{target}-{number}.log")
         self.url = f"http://127.0.0.1:{self.port}"
 
+    def kill(self) -> None:
+        super().kill()
+        # A worker may outlive its master by moments, and would be taken for the next one.
+        wait_until(lambda: not self.listens(), "nobody listens any more")
+
     def listens(self) -> bool:
         try:
             socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
