@@ -1,11 +1,14 @@
 """Firestore that answers nobody for a while: messages are refused, and nothing is lost, doubled or forgotten."""
 
+from time import monotonic
+
 from tests.acceptance.google.cloud import MISSED, SINK, SOURCE, Deployed, routed
 from tests.acceptance.google.conftest import MakeGoogleHub
 from tests.acceptance.hub import wait_until
 from tests.emulators import Emulators
 
 REFUSALS = 3
+SECONDS = 20.0
 
 
 def test_a_store_that_is_away_costs_nothing(make_google: MakeGoogleHub, emulators: Emulators) -> None:
@@ -18,9 +21,11 @@ def test_a_store_that_is_away_costs_nothing(make_google: MakeGoogleHub, emulator
         assert source.post().status_code == 200
         hub.wait_for_requests("milvus", 10)
         with emulators.firestore.frozen():
+            back = monotonic() + SECONDS
             refused = router.answered(SINK).count(503) + REFUSALS
             wait_until(lambda: router.answered(SINK).count(503) >= refused, f"{REFUSALS} refusals")
             assert source.post().status_code == 503
+            wait_until(lambda: monotonic() >= back, f"{SECONDS} seconds without a store")
         hub.wait_until_settled(60)
     assert set(router.answered(SINK)) <= {204, 503}
     assert hub.at_target() == hub.at_source()
