@@ -17,7 +17,7 @@ from infra.wiring import Hub
 from shared.deliver import Again, Settled, deliver
 from shared.errors import AuthError, ConfigError, Fenced, Leased, MalformedEnvelope, StoreUnavailable, WaybillError
 from shared.fetch import Order, decode_continuation, fetch, go_on
-from shared.ports import Message, Notice, Run, topic_of
+from shared.ports import Message, Notice, Run
 from shared.record import Envelope
 from shared.stream import Stream
 
@@ -185,7 +185,7 @@ class Handlers:
         replies: dict[str, Any] = {}
         status = 200
         for stream in streams:
-            run_id = f"{stream.name}-{_compact(scheduled)}" if scheduled else ""
+            run_id = f"{self.name}-{stream.name}-{_compact(scheduled)}" if scheduled else ""
             order = Order(asked.full, asked.since, asked.limit, run_id)
             try:
                 runs = fetch(
@@ -310,8 +310,3 @@ def _http(reply: Reply) -> Any:
     kind = "application/problem+json" if reply.status >= 400 else "application/json"
     body = b"" if reply.body is None else msgspec.json.encode(reply.body)
     return Response(body, status=reply.status, content_type=kind)
-
-
-def subscription_of(integration: str) -> str:
-    """The name of the push subscription of an integration's records."""
-    return f"projects/{os.environ.get('GOOGLE_CLOUD_PROJECT', 'local')}/subscriptions/{topic_of(integration)}"

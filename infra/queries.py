@@ -62,7 +62,7 @@ def check(hub: Hub, name: str | None) -> dict[str, Any]:
             try:
                 environment.system_settings(system, hub.environ)
             except ConfigError as error:
-                mistakes.append(_mistake("environment", system, str(error), error.cure))
+                mistakes.append(_mistake("environment", system, str(error).removeprefix(f"{system}: "), error.cure))
     unique = list({(m["file"], m["path"], m["found"]): m for m in mistakes}.values())
     if not any(stream.enabled for each in integrations for stream in each.streams.values()):
         notes.append("no stream is enabled")
@@ -288,7 +288,7 @@ def plan(hub: Hub, name: str, stream_name: str | None) -> dict[str, Any]:
                 + _minutes(calls - planned.pages, integration.sink.rate_limit),
                 2,
             ),
-            "cost_usd": 0.0,
+            "cost_usd": None if hub.on_google_cloud else 0.0,
             "samples": [
                 {
                     "key": s.key,

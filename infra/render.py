@@ -114,10 +114,11 @@ def _error(report: dict[str, Any]) -> None:
 
 def plan(document: dict[str, Any]) -> None:
     for stream, planned in document["streams"].items():
+        cost = "no cost on this machine" if planned["cost_usd"] is not None else "for the cost see docs/costs.md"
         _print(
             funnel(f"{document['integration']} {stream}: what a run would do", planned),
             f"  {planned['creates']:,} new, {planned['updates']:,} changed; about {planned['calls']:,} calls, "
-            f"{planned['minutes']:.1f} minutes at the rate limits, {planned['cost_usd']:.2f} USD",
+            f"{planned['minutes']:.1f} minutes at the rate limits; {cost}",
         )
         for sample in planned["samples"]:
             fields = ", ".join(sample["fields"]) or "no field that can be compared"

@@ -76,14 +76,18 @@ class Consumers:
         while not self.done.is_set() and not self.hub.clock.stopping and self.in_order:
             try:
                 claimed = self.bus.claim(self.topics)
+                if claimed is None:
+                    self.bus.wait(1.0)
+                else:
+                    self._bring(claimed)
             except StoreUnavailable as error:
+                # Whatever was in hand comes again: an answer that the bus did not take is no answer.
                 self._note(error)
                 self.bus.wait(1.0)
-                continue
-            if claimed is None:
+            except Exception as error:
+                self.notice("consumer_fell_over", error=type(error).__name__)
+                self.crash = self.crash or error
                 self.bus.wait(1.0)
-            else:
-                self._bring(claimed)
 
     def _bring(self, claimed: Claimed) -> None:
         reply = Reply(503, wait=1.0)

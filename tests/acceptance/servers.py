@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import requests
 
-from infra.entrypoints import push_body, subscription_of
+from infra.entrypoints import push_body
 from infra.local.bus import Claimed
 from infra.local.home import EmbeddedHome
 from shared.ports import topic_of
@@ -143,7 +143,7 @@ class Subscription:
 
     def push(self, claimed: Claimed, sink: Server) -> None:
         """One delivery. Without an answer the message comes again, like one that was refused."""
-        body = push_body(claimed.message, subscription_of(NAME), claimed.attempts)
+        body = push_body(claimed.message, f"projects/local/subscriptions/{NAME}-records", claimed.attempts)
         try:
             status = sink.post(body=body).status_code
         except requests.RequestException:
