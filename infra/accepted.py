@@ -11,6 +11,7 @@ from datetime import date, datetime, timedelta
 from functools import partial
 from types import NoneType, UnionType
 from typing import Any, Final, NamedTuple, Union, get_args, get_origin
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
@@ -118,8 +119,10 @@ _CRON_FORMS: Final = 'a cron expression of five fields (minute, hour, day, month
 
 
 def schedule(value: Any) -> str | None:
-    if value is None:
-        return None
+    return None if value is None else cron(value)
+
+
+def cron(value: Any) -> str:
     fields = value.split() if isinstance(value, str) else []
     if len(fields) == 5 and all(_CRON.fullmatch(field) for field in fields):
         return str(value)
@@ -148,6 +151,13 @@ def webhook(value: Any) -> str | None:
     return str(value)
 
 
+def zone(value: Any) -> ZoneInfo:
+    try:
+        return ZoneInfo(value)
+    except (TypeError, ValueError, OSError, ZoneInfoNotFoundError):
+        raise Refused("a time zone of the IANA database", "write for example America/Sao_Paulo") from None
+
+
 def option(kind: Any, value: Any) -> Any:
     """A key of a stream's own. Raises Refused if `value` is no `kind`."""
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
@@ -157,8 +167,10 @@ def option(kind: Any, value: Any) -> Any:
         return timedelta(seconds=duration(value))
     if datetime in kinds and value is not None:
         return instant(value)
+    if ZoneInfo in kinds:
+        return zone(value)
     try:
-        return msgspec.convert(value, kind)
+        return msgspec.convert(value, kind, str_keys=True)
     except msgspec.ValidationError as error:
         name = kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind).replace("typing.", "")
         raise Refused(name, f"correct the value: {error}".replace("`$", "`value")) from None

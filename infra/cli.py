@@ -302,7 +302,7 @@ def query_of(session: Session, name: str, stream: str | None, asked: dict[str, A
 
     integration = session.hub.integration(name)
     if stream is not None and stream not in integration.streams:
-        session.hub.streams(integration, stream)
+        session.hub.check_name(integration, stream)
     age = asked.pop("older_than")
     before = session.hub.clock.now() - duration(age, "--older-than") if age else None
     return FailureQuery(name, stream, before=before, **asked)
@@ -447,6 +447,11 @@ def serve(session: Session, port: int, host: str) -> int:
     "--invalid", metavar="N", default=0, type=click.IntRange(min=0), help="Customers with a malformed CPF/CNPJ."
 )
 @click.option("--duplicates", metavar="N", default=0, type=click.IntRange(min=0), help="Customers sharing a CPF/CNPJ.")
+@click.option("--tasks", metavar="N", default=100, show_default=True, type=click.IntRange(min=0), help="In Ploomes.")
+@click.option(
+    "--interactions", metavar="N", default=100, show_default=True, type=click.IntRange(min=0), help="In Ploomes."
+)
+@click.option("--clients", metavar="N", default=0, type=click.IntRange(min=0), help="Milvus clients of its own.")
 @click.option("--faults", metavar="F", default="", help="Such as 429=2%,503=1%,drop=1%,short_pages=10%.")
 @click.option(
     "--ploomes-per-minute", metavar="N", default=120, show_default=True, type=click.IntRange(min=0), help="0: no limit."

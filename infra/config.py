@@ -55,6 +55,13 @@ class SinkConfig(msgspec.Struct, frozen=True):
     max_attempts: int = 10
 
 
+class CatchUp(msgspec.Struct, frozen=True):
+    """A second schedule, which reads the last `window` seconds again: what became visible late is met there."""
+
+    schedule: str
+    window: float
+
+
 class StreamConfig(msgspec.Struct, frozen=True):
     """One kind of record. `overlap` and `hold_back` are in seconds; `options` are the keys of the stream's own."""
 
@@ -65,6 +72,7 @@ class StreamConfig(msgspec.Struct, frozen=True):
     overlap: float = 600.0
     hold_back: float = 60.0
     on_conflict: OnConflict = "newest"
+    catch_up: CatchUp | None = None
     options: dict[str, Any] = {}
 
 
@@ -152,13 +160,16 @@ def merge_overlay(base: Mapping[Any, Any], overlay: Mapping[Any, Any]) -> dict[A
 
 # --- what an integration holds --------------------------------------------------------------------------------------
 
-_STREAM_KEYS: Final[Mapping[str, Reader]] = {
+_STREAM_KEYS: Final[Mapping[str, Reader | Section]] = {
     "schedule": accepted.schedule,
     "enabled": accepted.boolean,
     "since": accepted.instant,
     "overlap": accepted.duration,
     "hold_back": accepted.duration,
     "on_conflict": accepted.one_of(*get_args(OnConflict)),
+    "catch_up": Section(
+        CatchUp, {"schedule": accepted.cron, "window": accepted.duration}, required=("schedule", "window")
+    ),
 }
 _INTEGRATION: Final = Section(
     dict,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,8 @@ class _Trigger(msgspec.Struct, forbid_unknown_fields=True):
     full: bool = False
     since: datetime | None = None
     limit: int | None = None
+    catch_up: bool = False
+    """Reads the stream's `catch_up.window` again."""
 
 
 _decode_push = msgspec.json.Decoder(_Push).decode
@@ -177,6 +179,7 @@ class Handlers:
             if asked.limit is not None and asked.limit < 1:
                 raise ConfigError("limit: expected a positive number")
             streams = self.hub.streams(self.hub.integration(self.name), asked.stream)
+            sinces = {stream.name: self.since(stream, asked) for stream in streams}
             self.hub.check_environment(streams)
         except (msgspec.DecodeError, ConfigError) as error:
             return problem(400, "bad request", str(error))
@@ -185,8 +188,9 @@ class Handlers:
         replies: dict[str, Any] = {}
         status = 200
         for stream in streams:
-            run_id = f"{self.name}-{stream.name}-{_compact(scheduled)}" if scheduled else ""
-            order = Order(asked.full, asked.since, asked.limit, run_id)
+            what = f"{stream.name}-catch-up" if asked.catch_up else stream.name
+            run_id = f"{self.name}-{what}-{_compact(scheduled)}" if scheduled else ""
+            order = Order(asked.full, sinces[stream.name], asked.limit, run_id)
             try:
                 runs = fetch(
                     stream,
@@ -211,6 +215,15 @@ class Handlers:
                 replies[stream.name] = reply.body["streams"][stream.name]
                 status = max(status, reply.status)
         return Reply(status, {"schema_version": 1, "integration": self.name, "streams": replies})
+
+    def since(self, stream: Stream, asked: _Trigger) -> datetime | None:
+        """From when on to read, where the trigger says so."""
+        if not asked.catch_up:
+            return asked.since
+        catch_up = self.hub.catch_up(stream)
+        if catch_up is None or asked.since is not None:
+            raise ConfigError(f"catch_up: {stream.name} has none, or since is given too")
+        return self.hub.clock.now() - timedelta(seconds=catch_up.window)
 
     def reply(self, runs: list[Run], stream: Stream) -> Reply:
         run = runs[-1]

@@ -29,10 +29,12 @@ class SystemVariables(msgspec.Struct, frozen=True):
     url_variable: str
     default_url: str | None
     secrets: tuple[str, ...] = ()
+    calls_per_minute: int = 0
+    """What the vendor allows an account, 0 where it says nothing."""
 
 
 SYSTEM_VARIABLES: Final[Mapping[str, SystemVariables]] = {
-    "ploomes": SystemVariables("PLOOMES_URL", "https://api2.ploomes.com", ("PLOOMES_USER_KEY",)),
+    "ploomes": SystemVariables("PLOOMES_URL", "https://api2.ploomes.com", ("PLOOMES_USER_KEY",), calls_per_minute=120),
     "milvus": SystemVariables("MILVUS_URL", "https://apiintegracao.milvus.com.br/api", ("MILVUS_TOKEN",)),
     # In spite of its name the vendor's only published host, and its production.
     "okki": SystemVariables("OKKI_URL", "https://api-sandbox.xiaoman.cn", ("OKKI_CLIENT_ID", "OKKI_CLIENT_SECRET")),

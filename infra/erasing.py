@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from infra.wiring import Hub
+from shared.forget import Telling
+from shared.ports import Rules
 
 
 def find_traces(hub: Hub, key: str) -> dict[str, int]:
-    """How often a key stands where."""
+    """How often a key stands where, and how many records tell of it. Raises ConfigError."""
+    tellings = list(_tellings(hub))
     if hub.on_google_cloud:
         from infra.gcp.erase import find_traces as on_google_cloud
 
-        return on_google_cloud(hub.google, _streams(hub), key)
+        return on_google_cloud(hub.google, _streams(hub), key, tellings)
     from infra.local.erase import find_traces as embedded
 
-    return embedded(hub.embedded, key)
+    return embedded(hub.embedded, key, tellings)
 
 
 def forget(hub: Hub, key: str) -> dict[str, Any]:
-    """Erases a key and gives the receipt. Raises Leased while a record of it is on its way."""
+    """Erases a key and what tells of it, and gives the receipt. Raises Leased while such a record is on its way, and
+    ConfigError."""
+    tellings = list(_tellings(hub))
     if hub.on_google_cloud:
         from infra.gcp.erase import forget as on_google_cloud
 
-        return on_google_cloud(hub.google, _streams(hub), key)
+        return on_google_cloud(hub.google, _streams(hub), key, tellings)
     from infra.local.erase import forget as embedded
 
-    return embedded(hub.embedded, key)
+    return embedded(hub.embedded, key, tellings)
 
 
 def _streams(hub: Hub) -> list[tuple[str, str]]:
     return [(name, stream) for name, integration in hub.integrations.items() for stream in integration.streams]
+
+
+def _tellings(hub: Hub) -> Iterator[Telling]:
+    """The streams whose records tell of another one's objects, enabled or not: they may hold something from the time
+    when they were."""
+    for name, stream in _streams(hub):
+        rules = hub.mapped(name, stream)
+        if isinstance(rules, Rules):
+            system = hub.integrations[name].source.system.rpartition(".")[2]
+            for other, key_in in rules.mentioned_in.items():
+                yield Telling(name, other, stream, system, key_in)

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from infra.alerting import teller
 from infra.entrypoints import Reply, _decode_push, problem
 from infra.quantities import parse_duration
 from infra.queries import cleanup
@@ -65,9 +66,10 @@ class Operations:
         done: dict[str, Any] = {}
         for name, integration in self.hub.integrations.items():
             if asked.integration in (None, name):
-                streams = [self.hub.stream(integration, each) for each in integration.streams.values()]
+                streams = self.hub.every_stream(integration)
                 after = integration.alerts.consecutive_failures
-                done[name] = msgspec.to_builtins(sweep(streams, self.hub.home, self.notice, after))
+                tell = teller(self.hub, name, self.notice)
+                done[name] = msgspec.to_builtins(sweep(streams, self.hub.home, self.notice, after, tell))
         return Reply(200, {"schema_version": 1, "integrations": done})
 
     def dead_letter(self, body: bytes) -> Reply:
@@ -106,8 +108,8 @@ class Operations:
 
             before = self.hub.clock.now() - timedelta(seconds=_seconds(asked.older_than))
         runs: list[dict[str, Any]] = []
-        for name in [asked.stream] if asked.stream else list(integration.streams):
-            stream = self.hub.streams(integration, name)[0]
+        named = self.hub.streams(integration, asked.stream) if asked.stream else self.hub.every_stream(integration)
+        for stream in named:
             query = FailureQuery(
                 integration.name, stream.name, asked.outcome, asked.number, asked.status, asked.key, before
             )

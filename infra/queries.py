@@ -10,7 +10,8 @@ import msgspec
 
 from infra import config, environment
 from infra.mistakes import ConfigMistakes
-from infra.report import run_report, stamp, state_of, systems_of
+from infra.rates import overdrawn, unlimited
+from infra.report import rules_of, run_report, stamp, state_of, systems_of
 from infra.wiring import Hub
 from shared.accounting import Counts, StreamAudit, audit_stream
 from shared.cleanup import clean_up
@@ -49,11 +50,14 @@ def check(hub: Hub, name: str | None) -> dict[str, Any]:
         return {"integrations": [], "mistakes": msgspec.to_builtins(error.mistakes), "notes": []}
     if name is not None:
         integrations = [hub.integration(name)]
-    mistakes, notes = [], []
+    mistakes: list[dict[str, Any]] = []
+    notes: list[str] = []
     for integration in integrations:
         for stream in integration.streams.values():
             try:
-                hub.rules(integration.name, stream.name)
+                hub.mapped(integration.name, stream.name)
+                if stream.enabled:
+                    hub.rules(integration.name, stream)
             except ConfigError as error:
                 mistakes.append(_mistake(str(integration.file), f"streams.{stream.name}", str(error), error.cure))
         for system in (integration.source.system, integration.sink.system):
@@ -63,6 +67,10 @@ def check(hub: Hub, name: str | None) -> dict[str, Any]:
                 environment.system_settings(system, hub.environ)
             except ConfigError as error:
                 mistakes.append(_mistake("environment", system, str(error).removeprefix(f"{system}: "), error.cure))
+    # A share of an account is a matter of all who have one, whichever of them was asked about.
+    every = list(hub.integrations.values())
+    mistakes += msgspec.to_builtins(list(overdrawn(every)))
+    notes += unlimited(integrations)
     unique = list({(m["file"], m["path"], m["found"]): m for m in mistakes}.values())
     if not any(stream.enabled for each in integrations for stream in each.streams.values()):
         notes.append("no stream is enabled")
@@ -111,7 +119,7 @@ def _status(hub: Hub, integration: config.Integration) -> dict[str, Any]:
 def history(hub: Hub, name: str, stream: str | None, most: int) -> dict[str, Any]:
     integration = hub.integration(name)
     if stream is not None:
-        hub.streams(integration, stream)
+        hub.check_name(integration, stream)
     return {"runs": [run_report(hub.home, run) for run in hub.home.runs.recent(name, stream, most)]}
 
 
@@ -138,7 +146,8 @@ def show(hub: Hub, run_id: str) -> dict[str, Any]:
         }
         for (number, reason), count in reasons.most_common()
     ]
-    return {**run_report(hub.home, run), "rules": hub.home.books.rules(run_id), "batches": batches, "errors": errors}
+    rules = rules_of(hub.home, run, hub.home.books.counts(run_id))
+    return {**run_report(hub.home, run), "rules": rules, "batches": batches, "errors": errors}
 
 
 def failures(hub: Hub, query: FailureQuery, reveal: bool) -> dict[str, Any]:
@@ -176,7 +185,7 @@ def masked(value: Any) -> Any:
 
 
 def trace(hub: Hub, name: str, stream: str, key: str) -> dict[str, Any]:
-    hub.streams(hub.integration(name), stream)
+    hub.check_name(hub.integration(name), stream)
     home = hub.home
     events: list[dict[str, Any]] = []
     for batch in home.batches.naming(name, stream, key):

@@ -19,8 +19,7 @@ from shared.stream import Stream
 def streams_of(hub: Hub, query: FailureQuery) -> list[Stream]:
     """The streams that a query may mean, enabled or not."""
     integration = hub.integration(query.integration)
-    names = [query.stream] if query.stream else list(integration.streams)
-    return [hub.streams(integration, name)[0] for name in names]
+    return hub.streams(integration, query.stream) if query.stream else hub.every_stream(integration)
 
 
 def plan(hub: Hub, query: FailureQuery) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from infra import config
 from shared.accounting import Counts
+from shared.ledger import ALREADY_THERE
 from shared.ports import Home, Run
 
 
@@ -34,7 +35,7 @@ def stream_report(home: Home, run: Run, resumed: list[Run], seconds: float | Non
         **counts.as_dict(),
         "balanced": counts.balanced,
         "seconds": round(seconds if seconds is not None else _seconds(run, home.clock.now()), 3),
-        "rules": home.books.rules(run.id),
+        "rules": rules_of(home, run, counts),
         "resumed": [],
     }
     for earlier in resumed:
@@ -45,6 +46,14 @@ def stream_report(home: Home, run: Run, resumed: list[Run], seconds: float | Non
     if run.error:
         report["error"] = error_of(run)
     return report
+
+
+def rules_of(home: Home, run: Run, counts: Counts) -> dict[str, int]:
+    """How many records each rule filtered. What was filtered while delivering was there already: there is no other rule
+    for it, so it is the rest."""
+    rules = home.books.rules(run.id)
+    rest = counts.filtered - sum(rules.values())
+    return rules | ({ALREADY_THERE: rest} if rest else {})
 
 
 def run_report(home: Home, run: Run) -> dict[str, Any]:

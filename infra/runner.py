@@ -10,13 +10,14 @@ from typing import Any, Final
 
 import msgspec
 
+from infra.alerting import look_after
 from infra.entrypoints import Handlers, Reply
 from infra.local.bus import Claimed
 from infra.operations import Operations
 from infra.report import stream_report
 from infra.wiring import Hub
 from shared.errors import AuthError, ConfigError, Leased, StoreUnavailable, TransientError, WaybillError
-from shared.fetch import Order, fetch, publish_again
+from shared.fetch import Order, fetch, note_result, publish_again
 from shared.ports import Notice, Run, continuation_topic, dead_topic, topic_of
 from shared.stream import Stream
 from shared.sweep import conclude_runs, find_lost
@@ -212,6 +213,7 @@ def run_streams(
                 result.state = "failed"
                 result.error = error if isinstance(error, WaybillError) else StoreUnavailable(str(error))
             result.seconds = hub.clock.monotonic() - begun
+            say_how_it_went(hub, result, notice)
             if not consumers.in_order:
                 break
     finally:
@@ -219,6 +221,20 @@ def run_streams(
     if consumers.crash is not None:
         raise consumers.crash
     return results
+
+
+def say_how_it_went(hub: Hub, result: StreamRun, notice: Notice) -> None:
+    """Counts failed runs, and tells people after some in a row. Reading that failed was counted as it ended."""
+    last = result.runs[-1] if result.runs else None
+    try:
+        if last is not None and last.fetch_done and result.state in ("settled", "failed"):
+            note_result(result.stream, hub.home, last, well=result.state == "settled")
+        look_after(hub, result.stream, notice)
+    except Leased:
+        # The next run began already; its own result will be said.
+        return
+    except StoreUnavailable as error:
+        result.error = result.error or error
 
 
 def spare_the_collector() -> None:
@@ -245,7 +261,7 @@ def read_stream(
                 stream,
                 lambda: hub.open_source(stream),
                 hub.home,
-                order,
+                msgspec.structs.replace(order, delivers=True),
                 notice,
                 stopping=lambda: hub.clock.stopping or not consumers.in_order,
             )

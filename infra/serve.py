@@ -107,35 +107,41 @@ def _response(reply: Reply) -> Response:
     return Response(body, status=reply.status, content_type=kind)
 
 
+class Due(msgspec.Struct, frozen=True):
+    """What a schedule starts."""
+
+    integration: str
+    stream: str
+    catch_up: bool = False
+
+
 class Timetable:
     """Which stream is due when, by its cron expression."""
 
     def __init__(self, hub: Hub, names: list[str]) -> None:
         self.hub = hub
-        self.due: dict[tuple[str, str], datetime] = {}
+        self.crons: dict[Due, str] = {}
         for name in names:
             for stream in hub.integration(name).streams.values():
                 if stream.enabled and stream.schedule:
-                    self.due[name, stream.name] = next_after(stream.schedule, hub.clock.now())
+                    self.crons[Due(name, stream.name)] = stream.schedule
+                if stream.enabled and stream.catch_up is not None:
+                    self.crons[Due(name, stream.name, catch_up=True)] = stream.catch_up.schedule
+        self.due = {due: next_after(cron, hub.clock.now()) for due, cron in self.crons.items()}
 
-    def take_due(self) -> list[tuple[str, str, datetime]]:
+    def take_due(self) -> list[tuple[Due, datetime]]:
         """What has come due since the last time, each with the time for which it was scheduled. What a paused
         integration missed is not made up for: its next window reads it."""
         now = self.hub.clock.now()
         found = []
-        for (name, stream), at in list(self.due.items()):
+        for due, at in list(self.due.items()):
             if at > now + timedelta(days=1):
-                self.due[name, stream] = next_after(self._cron(name, stream), now)
+                self.due[due] = next_after(self.crons[due], now)
             elif at <= now:
-                self.due[name, stream] = next_after(self._cron(name, stream), now)
-                if not self.hub.home.schedule.paused(name):
-                    found.append((name, stream, at))
+                self.due[due] = next_after(self.crons[due], now)
+                if not self.hub.home.schedule.paused(due.integration):
+                    found.append((due, at))
         return found
-
-    def _cron(self, name: str, stream: str) -> str:
-        cron = self.hub.integration(name).streams[stream].schedule
-        assert cron is not None
-        return cron
 
 
 def serve(hub: Hub, host: str, port: int, note: Callable[[str], None]) -> None:
@@ -223,10 +229,11 @@ def _keep_time(hub: Hub, names: list[str], handlers: dict[str, Handlers], notice
     timetable = Timetable(hub, names)
     running: list[threading.Thread] = []
     while not hub.clock.stopping:
-        for name, stream, at in timetable.take_due():
-            body = msgspec.json.encode({"stream": stream})
+        for due, at in timetable.take_due():
+            name, stream = due.integration, due.stream
+            body = msgspec.json.encode({"stream": stream, "catch_up": due.catch_up})
             headers = {"X-CloudScheduler-ScheduleTime": at.isoformat()}
-            notice("scheduled", integration=name, stream=stream)
+            notice("scheduled", integration=name, stream=stream, catch_up=due.catch_up)
             thread = threading.Thread(target=handlers[name].source, args=(body, headers), name=f"{name}-{stream}")
             thread.start()
             running.append(thread)

@@ -8,12 +8,14 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from infra import config, environment
 from infra.clock import SystemClock
@@ -132,8 +134,19 @@ class Hub:
                 raise
             return module
 
-    def rules(self, integration: str, stream: str) -> Rules:
-        streams: Mapping[str, Rules] = self._mapping(integration).STREAMS
+    def rules(self, integration: str, each: config.StreamConfig) -> Rules:
+        """As `mapping.py` has them, or makes them of the stream's own keys. Raises ConfigError where one is missing."""
+        found = self.mapped(integration, each.name)
+        if isinstance(found, Rules):
+            return found
+        try:
+            return found(each.options)
+        except ConfigError as error:
+            raise ConfigError(f"{integration}, stream {each.name}: {error}", cure=error.cure) from error
+
+    def mapped(self, integration: str, stream: str) -> Rules | Callable[[Mapping[str, Any]], Rules]:
+        """What `mapping.py` has of a stream: its rules, or what makes them of the stream's own keys."""
+        streams: Mapping[str, Rules | Callable[[Mapping[str, Any]], Rules]] = self._mapping(integration).STREAMS
         if stream not in streams:
             raise ConfigError(
                 f"mapping.py of {integration} has no rules for the stream {stream!r}: it has {', '.join(streams)}",
@@ -142,23 +155,53 @@ class Hub:
         return streams[stream]
 
     def streams(self, integration: config.Integration, name: str | None = None) -> list[Stream]:
-        """The stream of this name, else all that are enabled, in the order of the file."""
-        if name is not None and name not in integration.streams:
-            raise ConfigError(
-                f"{integration.name} has no stream {name!r}: it has {', '.join(integration.streams)}",
-                cure="name one of them",
-            )
+        """The stream of this name, else all that are enabled, in the order of the file. Raises ConfigError where one of
+        them lacks a setting."""
+        if name is not None:
+            self.check_name(integration, name)
         return [
             self.stream(integration, each)
             for each in integration.streams.values()
             if (each.enabled if name is None else each.name == name)
         ]
 
+    def check_name(self, integration: config.Integration, stream: str) -> None:
+        """Raises ConfigError that lists the known ones."""
+        if stream not in integration.streams:
+            raise ConfigError(
+                f"{integration.name} has no stream {stream!r}: it has {', '.join(integration.streams)}",
+                cure="name one of them",
+            )
+
+    def every_stream(self, integration: config.Integration) -> list[Stream]:
+        """Enabled or not, but for those that are not and lack a setting."""
+        found = []
+        for each in integration.streams.values():
+            try:
+                found.append(self.stream(integration, each))
+            except ConfigError:
+                if each.enabled:
+                    raise
+        return found
+
     def stream(self, integration: config.Integration, each: config.StreamConfig) -> Stream:
+        """Raises ConfigError where a key of the stream's own is missing."""
+        stream = self._one_way(integration, each)
+        if not stream.rules.two_way:
+            return stream
+        ends = integration.sink.system, integration.source.system
+        for back in self.integrations.values():
+            other = back.streams.get(each.name)
+            if (back.source.system, back.sink.system) == ends and other is not None and other.enabled:
+                opposite = self._one_way(back, other)
+                return msgspec.structs.replace(stream, opposite=opposite) if opposite.rules.two_way else stream
+        return stream
+
+    def _one_way(self, integration: config.Integration, each: config.StreamConfig) -> Stream:
         return Stream(
             integration=integration.name,
             name=each.name,
-            rules=self.rules(integration.name, each.name),
+            rules=self.rules(integration.name, each),
             source_system=_short(integration.source.system),
             lanes=integration.sink.lanes,
             batch_size=integration.sink.batch_size,
@@ -171,12 +214,15 @@ class Hub:
             redeliver_after=integration.sink.redeliver_after,
         )
 
+    def catch_up(self, stream: Stream) -> config.CatchUp | None:
+        return self.integration(stream.integration).streams[stream.name].catch_up
+
     def open_source(self, stream: Stream) -> Source:
         """Raises ConfigError where a secret is missing."""
         integration = self.integration(stream.integration)
         end = integration.source
         module = _system(end.system)
-        connection = self._connection(module, end.system, end.rate_limit, end.page_size, end.retry)
+        connection = self._connection(stream, "source", end.system, end.rate_limit, end.page_size, end.retry)
         source: Source = module.open_source(connection, stream.rules.read)
         return source
 
@@ -193,12 +239,16 @@ class Hub:
         """Raises ConfigError where a secret is missing."""
         end = self.integration(stream.integration).sink
         module = _system(end.system)
-        connection = self._connection(module, end.system, end.rate_limit, end.batch_size, end.retry)
+        connection = self._connection(stream, "sink", end.system, end.rate_limit, end.batch_size, end.retry)
         sink: Sink = module.open_sink(connection, stream.rules.write)
         return sink
 
-    def _connection(self, module: ModuleType, system: str, rate: Any, size: int, retry: Any) -> Connection:
-        settings = module.settings(self.environ) if "." in system else environment.system_settings(system, self.environ)
+    def _connection(self, stream: Stream, end: str, system: str, rate: Any, size: int, retry: Any) -> Connection:
+        """`rate` is this end's own part of what the system allows, whatever other ends take of it."""
+        if "." in system:
+            settings = _system(system).settings(self.environ)
+        else:
+            settings = environment.system_settings(system, self.environ)
         return Connection(
             url=settings.url,
             secrets=settings.secrets,
@@ -206,8 +256,9 @@ class Hub:
             page_size=size,
             retry=retry,
             clock=self.clock,
-            pace_file=self._pace_folder() / _short(system) if rate else None,
+            pace_file=self._pace_folder() / f"{stream.integration}-{end}" if rate else None,
             stopping=lambda: self.clock.stopping,
+            options=self.integration(stream.integration).streams[stream.name].options,
         )
 
     def _pace_folder(self) -> Path:
@@ -246,7 +297,7 @@ def _system(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not path.startswith(error.name):
             raise
-        known = sorted(p.stem for p in (ROOT / "infra" / "systems").glob("[a-z]*.py"))
+        known = sorted(p.stem for p in (ROOT / "infra" / "systems").glob("[a-z]*"))
         raise ConfigError(
             f"no system is called {name!r}: there are {', '.join(known)}", cure="name one of them"
         ) from error

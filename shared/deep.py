@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 
 from shared.errors import TransientError
 from shared.outcome import Absent
-from shared.plan import judge_row
-from shared.ports import Change, Home, Sink, Source, Window
+from shared.plan import judge_row, left_out
+from shared.ports import Change, Home, Row, Sink, Source, Window
 from shared.record import Record
 from shared.stream import Stream
 
@@ -23,18 +24,28 @@ def compare_with_source(stream: Stream, home: Home, source: Source) -> Iterator[
     if cursor is None:
         return
     there: set[str] = set()
+    made = stream.rules.dated_filters
+    dated = () if made is None else made(cursor)
     for page in source.pages(Window(stream.since, cursor), ""):
+        there.update(keys_of(page.rows, stream))
         records = [record for row in page.rows if isinstance(record := judge_row(row, stream), Record)]
-        there.update(record.key for record in records)
+        records = [record for record in records if not left_out(record, dated)]
         known = home.ledger.cells(stream.integration, stream.name, list({record.key for record in records}))
         for record in records:
             if record.key not in known:
                 yield {"key": record.key, "where": "ledger", "reason": "at the source, unknown to the ledger"}
     for page in source.pages(Window(cursor, source.now()), ""):
-        there.update(record.key for row in page.rows if isinstance(record := judge_row(row, stream), Record))
+        there.update(keys_of(page.rows, stream))
     for cell in home.ledger.scan(stream.integration, stream.name):
         if cell.version and not cell.deleted and cell.key not in there:
             yield {"key": cell.key, "where": "source", "reason": "delivered before, and gone from the source"}
+
+
+def keys_of(rows: Sequence[Row], stream: Stream) -> Iterator[str]:
+    """The keys of the rows that have one, whether or not a rule lets them travel."""
+    for row in rows:
+        with suppress(Exception):
+            yield stream.rules.identify(row.data)
 
 
 def compare_with_target(

@@ -4,8 +4,10 @@ Order of effects, and what a crash between two of them does:
 
 1. Begin: the batch is marked `sending` with this attempt's name. A crash before leaves nothing behind.
 2. Read the ledger cells of the batch, judge each record (collapse, version, map, content). Nothing is written.
-3. Send what is left. A crash here leaves the batch in `sending`: the next attempt knows that every record without an
-   outcome is in doubt, repeats what is harmless to repeat and probes the target for the rest before it sends anything.
+3. Send what is left; beside an opposite stream, the target is looked at before it is overwritten
+   (`shared/opposite.py`). A crash here leaves the batch in `sending`: the next attempt knows that every record without
+   an outcome is in doubt, repeats what is harmless to repeat and probes the target for the rest before it sends
+   anything.
 4. Settle: outcomes, cells, failures and closures in one write, fenced by the attempt. A crash before is case 3; a crash
    after, but before the message is acknowledged, brings the message again, and step 1 finds the batch settled.
 5. The caller acknowledges the message, or refuses it so that it comes again.
@@ -14,7 +16,7 @@ Order of effects, and what a crash between two of them does:
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
@@ -22,16 +24,12 @@ import msgspec
 
 from shared.errors import (
     BAD_IDENTITY,
-    IN_DOUBT,
     KILLED_ITS_SINK,
-    NO_VERDICT,
-    NOT_ASKED,
     AuthError,
     Leased,
     MalformedEnvelope,
     RecordError,
     TransientError,
-    WaybillError,
 )
 from shared.group import CONTESTED, invalid, unforeseen
 from shared.ledger import (
@@ -42,22 +40,18 @@ from shared.ledger import (
     contested,
     failed,
     judge_content,
+    judge_once,
     judge_version,
 )
+from shared.opposite import Beside
 from shared.outcome import (
     DOUBTFUL,
     FAILED,
     LETTERS,
     Absent,
-    Answer,
-    CannotAsk,
     Found,
-    InDoubt,
     Outcome,
-    Passing,
-    Probe,
     Verdict,
-    unknown,
 )
 from shared.ports import (
     Batch,
@@ -72,21 +66,21 @@ from shared.ports import (
 )
 from shared.record import Envelope, Record, content_hash
 from shared.retry import redelivery_wait
+from shared.sending import Item, Sending
 from shared.stream import Stream
 
-HOLD_SECONDS: Final = 15.0
-"""A hold on a batch is renewed this often; it lasts for 60 where it expires at all."""
-RECORD_SECONDS: Final = 10.0
-"""A slow batch records its progress this often, so that a crash leaves little in doubt."""
-SILENT_PORTIONS: Final = 2
-"""After so many portions without an answer for anybody the rest of the batch waits for the next delivery."""
 PENDING: Final = LETTERS[Outcome.PENDING]
 
 
 class Health(msgspec.Struct):
-    """When a target last answered anybody: what tells one hopeless record from a target that is down."""
+    """When a target last answered anybody: what tells one hopeless record from a target that is down.
+
+    `opposite_ran`: whether the opposite stream ever did; `opposite_missed_in` is the run in which it had not.
+    """
 
     answered_at: datetime | None = None
+    opposite_ran: bool = False
+    opposite_missed_in: str = ""
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -104,19 +98,6 @@ class Again(msgspec.Struct, frozen=True):
     wait: float
     outage: bool = False
     reason: str = ""
-
-
-class Item(msgspec.Struct):
-    """One record on its way to the target."""
-
-    place: int
-    record: Record
-    change: Change
-    fingerprint: str
-    doubtful: bool = False
-    by_hand: bool = False
-    """A human wants it sent: the target is asked first, but one that cannot be asked is no reason to hold it back."""
-    passing: Passing | None = None
 
 
 class Delivery:
@@ -141,16 +122,17 @@ class Delivery:
         self.must_stop = must_stop
         self.attempt = uuid.uuid4().hex
         self.answered = False
-        self.answered_portion = False
         self.now = home.clock.now()
         self.sent = 0
         self.cells: dict[str, Cell] = {}
+        self.beside = Beside(stream, home, health)
         self.forget_what_is_recorded()
 
     def forget_what_is_recorded(self) -> None:
         self.changed: dict[str, Cell] = {}
         self.failures: list[Failure] = []
         self.cured: list[tuple[Record, Outcome]] = []
+        self.gave_way: set[str] = set()
         self.recorded_at = self.held_at = self.home.clock.monotonic()
 
     def carry_out(self) -> Settled | Again:
@@ -159,8 +141,8 @@ class Delivery:
             return Settled()
         try:
             self.take_up(batch, in_doubt=bool(earlier))
-            left = self.send(self.judge())
-            return self.conclude(left)
+            items = self.judge()
+            return self.conclude(Sending(self).send(items))
         except (AuthError, TransientError) as error:
             self.record(keep=False, settled=False)
             if isinstance(error, AuthError):
@@ -176,6 +158,7 @@ class Delivery:
         if in_doubt:
             self.letters = [DOUBTFUL if letter == PENDING else letter for letter in self.letters]
             self.notice("attempt_in_doubt", batch=batch.id, records=self.letters.count(DOUBTFUL))
+        self.waiting = self.letters.count(PENDING) + self.letters.count(DOUBTFUL)
         carried = [(record.key, record.version) for record in self.envelope.records]
         if carried != list(zip(batch.keys, batch.versions, strict=True)):
             self.record(keep=False, settled=False)
@@ -186,6 +169,7 @@ class Delivery:
         batch, records, run = self.batch, self.envelope.records, self.envelope.run
         replaying = batch.kind == "replay"
         self.cells = self.home.ledger.cells(self.stream.integration, self.stream.name, list(dict.fromkeys(batch.keys)))
+        self.beside.look(batch, records)
         disputed = contested(records, self.cells) if self.stream.on_conflict == NOBODY_WINS else set()
         gives_way = collapse(records, self.stream.on_conflict, self.cells)
         to_target, on_conflict = self.stream.rules.to_target, self.stream.on_conflict
@@ -200,8 +184,10 @@ class Delivery:
             cell = self.cells.get(record.key)
             outcome = gives_way.get(place) or judge_version(record, cell, on_conflict, replaying=replaying)
             failures = self.open_failures(record.key, cell) if outcome is None else []
-            if not replaying and any(failure.version == record.version for failure in failures):
+            if not replaying and any(self.is_known(failure, record) for failure in failures):
                 outcome = Outcome.DUPLICATE
+            if outcome is None and self.stream.rules.once and cell is not None:
+                outcome = judge_once(record, cell, run)
             if outcome is not None:
                 self.decide(place, record, Verdict(outcome))
                 continue
@@ -218,6 +204,10 @@ class Delivery:
                     continue
             unsure = any(may_have_arrived(f) and f.version <= record.version for f in failures)
             outcome = None if unsure else judge_content(record, fingerprint, cell, run)
+            if self.beside.concerns(record):
+                failed_in = next((failure for failure in failures if failure.version == record.version), None)
+                read_at = self.beside.read_at(batch, failed_in)
+                outcome = self.beside.judge(record, fingerprint, cell, outcome, read_at)
             if outcome is not None:
                 self.decide(place, record, Verdict(outcome), fingerprint)
                 continue
@@ -228,182 +218,49 @@ class Delivery:
             items.append(Item(place, record, change, fingerprint, doubtful, by_hand))
         return items
 
+    def is_known(self, failure: Failure, record: Record) -> bool:
+        """Whether it is this version that failed; a polled source gives what did not change under a new one."""
+        same = self.stream.rules.polled and (failure.operation, failure.data) == (record.operation, record.data)
+        return failure.version == record.version or same
+
     def open_failures(self, key: str, cell: Cell | None) -> list[Failure]:
         """Those of a key that the ledger marks. What may have arrived of them, the ledger does not know."""
         if cell is None or not cell.failed:
             return []
         return list(self.home.failures.find(FailureQuery(self.stream.integration, self.stream.name, key=key)))
 
-    def send(self, items: list[Item]) -> list[Item]:
-        """Sends in portions that the sink takes at once, recording progress on the way; gives what is left over."""
-        left: list[Item] = []
-        silent = 0
-        for start in range(0, len(items), self.sink.bulk):
-            if self.must_stop() or silent == SILENT_PORTIONS:
-                return [*left, *items[start:]]
-            self.answered_portion = False
-            self.keep_hold()
-            left_over = self.send_portion(items[start : start + self.sink.bulk])
-            left += left_over
-            silent = silent + 1 if left_over and not self.answered_portion else 0
-            if self.home.clock.monotonic() - self.recorded_at >= RECORD_SECONDS:
-                self.record(keep=True, settled=False)
-        return left
-
-    def keep_hold(self) -> None:
-        """Keeps the batch in this attempt's hands where such a hold expires. Raises Fenced once another attempt has it,
-        so that two of them do not send at once."""
-        now = self.home.clock.monotonic()
-        if now - self.held_at >= HOLD_SECONDS:
-            self.home.batches.renew(self.batch.id, self.attempt)
-            self.held_at = now
-
-    def send_portion(self, portion: list[Item]) -> list[Item]:
-        """Writes, waits and writes again what did not pass, until all have an outcome or the tries are used up."""
-        todo = self.ask_about_doubtful(portion)
-        tries = 1
-        while True:
-            todo, unsure = self.write(todo)
-            todo = self.probe(unsure) + todo
-            if not todo:
-                return []
-            after = max((item.passing.after or 0.0 for item in todo if item.passing is not None), default=0.0)
-            wait = self.stream.retry.next_wait(tries, after or None, self.home.clock.random)
-            if wait is None or self.must_stop():
-                return todo
-            self.notice("waiting", batch=self.batch.id, seconds=round(wait, 2), records=len(todo))
-            self.home.clock.sleep(wait)
-            if self.must_stop():
-                return todo
-            self.keep_hold()
-            tries += 1
-            todo = self.ask_about_doubtful(todo)
-
-    def write(self, items: list[Item]) -> tuple[list[Item], list[Item]]:
-        """One call of the sink. Gives what did not pass, and what is in doubt."""
-        ready = [item for item in items if not item.doubtful]
-        again: list[Item] = [item for item in items if item.doubtful]
-        unsure: list[Item] = []
-        if not ready:
-            return again, unsure
-        self.sent += len(ready)
-        for item in ready:
-            if not self.sink.repeatable(item.change):
-                self.letters[item.place] = DOUBTFUL
-        answers: Sequence[Answer | None] = self.carried_out(ready)
-        self.now = self.home.clock.now()
-        for item, answer in zip(ready, [*answers, *[None] * (len(ready) - len(answers))], strict=False):
-            if isinstance(answer, Passing):
-                item.passing = answer
-                self.letters[item.place] = PENDING
-                again.append(item)
-            elif isinstance(answer, InDoubt):
-                item.passing = Passing(answer.reason, NOT_ASKED)
-                if self.sink.repeatable(item.change):
-                    again.append(item)
-                else:
-                    item.doubtful = True
-                    unsure.append(item)
-            else:
-                self.heard()
-                self.settle_item(item, answer or unknown(NO_VERDICT, "the connector gave no verdict"))
-        return again, unsure
-
-    def carried_out(self, items: list[Item]) -> Sequence[Answer | None]:
-        """The sink's answers. A connector that falls over in the middle leaves everything of the call in doubt."""
-        try:
-            return list(self.sink.write([item.change for item in items]))
-        except TransientError as error:
-            return [Passing(str(error), error.number, error.after, error.http_status)] * len(items)
-        except AuthError:
-            for item in items:
-                self.letters[item.place] = PENDING
-            raise
-        except WaybillError as error:
-            return [InDoubt(str(error))] * len(items)
-        except Exception as error:
-            self.notice("connector_fell_over", batch=self.batch.id, error=type(error).__name__)
-            return [InDoubt(f"the connector failed with {type(error).__name__}")] * len(items)
-
-    def ask_about_doubtful(self, items: list[Item]) -> list[Item]:
-        """The items to send, each once: those never in doubt, and those of which the target said what to do."""
-        sure = [item for item in items if not item.doubtful]
-        return sure + self.probe([item for item in items if item.doubtful])
-
-    def probe(self, items: list[Item]) -> list[Item]:
-        """Asks the target for records in doubt; gives those that are to be sent, or asked for again later."""
-        ask = [item for item in items if not self.sink.repeatable(item.change)]
-        send = [item for item in items if self.sink.repeatable(item.change)]
-        for item in send:
-            item.doubtful = False
-        if not ask:
-            return send
-        self.notice("probing", batch=self.batch.id, records=len(ask))
-        try:
-            probes: Sequence[Probe] = list(self.sink.find([item.change for item in ask]))
-        except TransientError as error:
-            probes = [Passing(str(error), NOT_ASKED, error.after, error.http_status)] * len(ask)
-        except AuthError:
-            raise
-        except WaybillError as error:
-            probes = [Passing(str(error), NOT_ASKED)] * len(ask)
-        except Exception as error:
-            self.notice("connector_fell_over", batch=self.batch.id, error=type(error).__name__)
-            probes = [Passing(f"the connector failed with {type(error).__name__}", NOT_ASKED)] * len(ask)
-        self.now = self.home.clock.now()
-        for item, found in zip(ask, [*probes, *[CannotAsk()] * (len(ask) - len(probes))], strict=False):
-            if isinstance(found, Passing):
-                item.passing, item.doubtful = found, True
-                send.append(item)
-                continue
-            if not isinstance(found, CannotAsk):
-                self.heard()
-            if isinstance(found, CannotAsk) and item.by_hand:
-                item.doubtful = item.by_hand = False
-                send.append(item)
-            elif isinstance(found, CannotAsk):
-                self.settle_item(item, unknown(IN_DOUBT, "it may have arrived, and the target cannot be asked"))
-            elif isinstance(found, Absent):
-                if item.record.operation == "delete":
-                    self.settle_item(item, Verdict(Outcome.DELIVERED))
-                    continue
-                item.change = msgspec.structs.replace(item.change, target_id="", absent=True)
-                item.doubtful = False
-                send.append(item)
-            else:
-                self.take_found(item, found, send)
-        return send
-
-    def take_found(self, item: Item, found: Found, send: list[Item]) -> None:
-        """The target holds the key: it is delivered if the content is this one, else it is an update by id."""
-        if found.same and item.record.operation != "delete":
-            self.settle_item(item, Verdict(Outcome.DELIVERED, target_id=found.target_id))
-            return
-        item.change = msgspec.structs.replace(item.change, target_id=found.target_id)
-        if self.sink.repeatable(item.change):
-            item.doubtful = False
-            send.append(item)
-        else:
-            self.settle_item(item, unknown(IN_DOUBT, "the target holds the key, and cannot say with which content"))
-
-    def heard(self) -> None:
-        """The target answered for a record."""
-        if not self.answered_portion:
-            self.answered = self.answered_portion = True
-            self.health.answered_at = self.now
+    def give_way(self, item: Item) -> None:
+        """The target holds a change of its own that is not in the books yet: the opposite stream carries it."""
+        key = item.record.key
+        cell = self.cells.get(key) or Cell(key)
+        self.decide(item.place, item.record, Verdict(Outcome.SUPERSEDED))
+        changed = msgspec.structs.replace(
+            cell, gave_way=item.fingerprint, run=self.envelope.run, at=cell.at or self.now
+        )
+        self.changed[key] = self.cells[key] = changed
+        self.gave_way.add(key)
+        self.notice("gave_way", batch=self.batch.id)
 
     def settle_item(self, item: Item, verdict: Verdict) -> None:
-        self.decide(item.place, item.record, verdict, item.fingerprint, known=item.change.target_id)
+        self.decide(item.place, item.record, verdict, item.fingerprint, item)
 
-    def decide(self, place: int, record: Record, verdict: Verdict, fingerprint: str = "", known: str = "") -> None:
+    def decide(
+        self, place: int, record: Record, verdict: Verdict, fingerprint: str = "", item: Item | None = None
+    ) -> None:
         """Gives a record its outcome, with what it does to the ledger and to failures."""
         outcome, run, now = verdict.outcome, self.envelope.run, self.now
         self.letters[place] = LETTERS[outcome]
         cell = self.changed.get(record.key) or self.cells.get(record.key)
         if outcome is Outcome.DELIVERED:
-            changed = applied(record, fingerprint, cell, verdict.target_id or known, run, now)
-        elif outcome is Outcome.UNCHANGED and cell is not None and (record.version > cell.version or cell.failed):
-            changed = applied(record, fingerprint, cell, cell.target_id, run, now)
+            known, *looks = (item.change.target_id, item.shown, item.shown_version) if item is not None else ("",)
+            changed = applied(record, fingerprint, cell, verdict.target_id or known, run, now, *looks)
+        elif outcome is Outcome.UNCHANGED and cell is not None and self.is_news(record, cell):
+            changed = msgspec.structs.replace(
+                applied(record, fingerprint, cell, cell.target_id, run, cell.at or now),
+                shown=cell.shown,
+                gave_way=cell.gave_way,
+                shown_version=cell.shown_version,
+            )
         elif outcome in FAILED:
             changed = failed(record, cell, run, now)
             self.failures.append(Failure.of(record, verdict, self.batch, place, now))
@@ -412,8 +269,12 @@ class Delivery:
         if changed is not None:
             self.changed[record.key] = self.cells[record.key] = changed
         had_failures = cell is not None and cell.failed
-        if had_failures and outcome in (Outcome.DELIVERED, Outcome.UNCHANGED, Outcome.SUPERSEDED):
+        if had_failures and outcome in (Outcome.DELIVERED, Outcome.UNCHANGED, Outcome.SUPERSEDED, Outcome.FILTERED):
             self.cured.append((record, outcome))
+
+    def is_news(self, record: Record, cell: Cell) -> bool:
+        """Whether an unchanged record changes its cell. A polled source would have every cell written at every run."""
+        return bool(cell.failed) or (record.version > cell.version and not self.stream.rules.polled)
 
     def conclude(self, left: list[Item]) -> Settled | Again:
         """Settles the batch, or hands it back with what is left over, or ends what was tried often enough."""
@@ -428,13 +289,14 @@ class Delivery:
             self.record(keep=False, settled=False)
             return Again(0.0, reason=reason)
         others_pass = self.others_pass(tried[0])
-        if others_pass:
-            self.batch.attempts += 1
+        counted = [item for item in tried if not self.on_its_way(item)] if others_pass else []
+        if counted:
+            self.batch.attempts = 1 if len(left) < self.waiting else self.batch.attempts + 1
         if self.batch.attempts >= self.stream.max_attempts:
-            for item in tried:
+            for item in counted:
                 self.settle_item(item, self.used_up(item))
             self.batch.attempts = 0
-            settled = len(tried) == len(left)
+            settled = len(counted) == len(left)
             self.record(keep=False, settled=settled)
             return Settled(self.sent) if settled else Again(0.0, reason=reason)
         self.record(keep=False, settled=False)
@@ -456,6 +318,14 @@ class Delivery:
             raise
         except Exception:
             return False
+
+    def on_its_way(self, item: Item) -> bool:
+        """Whether what this record waits for is still to be delivered: that uses up no try."""
+        stream = self.stream.rules.awaits
+        if not item.awaits or not stream:
+            return False
+        naming = self.home.batches.naming(self.stream.integration, stream, item.awaits)
+        return any(batch.state != "settled" for batch in naming)
 
     def used_up(self, item: Item) -> Verdict:
         """The verdict on a record that never passed: exhausted, or unknown if it may have arrived."""
@@ -497,7 +367,7 @@ class Delivery:
             version, outcome = newest[failure.key]
             if failure.version == version:
                 found.append(Closure(failure.id, failure.batch, failure.place, outcome))
-            elif failure.version < version and outcome is not Outcome.SUPERSEDED:
+            elif failure.version < version and (outcome is not Outcome.SUPERSEDED or failure.key in self.gave_way):
                 found.append(Closure(failure.id, failure.batch, failure.place, Outcome.SUPERSEDED))
         return found
 

@@ -39,6 +39,7 @@ UNAVAILABLE: Final = 23
 RATE_LIMITED: Final = 24
 UNREACHABLE: Final = 25
 NOT_ASKED: Final = 26
+CUSTOMER_MISSING: Final = 27
 REFUSED: Final = 50
 NO_IDENTITY: Final = 110
 BAD_IDENTITY: Final = 111
@@ -62,6 +63,12 @@ NUMBERS: Final[dict[int, ErrorNumber]] = {
         ErrorNumber(RATE_LIMITED, "retriable", "the target answered 429", "lower rate_limit, then replay"),
         ErrorNumber(UNREACHABLE, "retriable", "no connection to the target", "check address and network, then replay"),
         ErrorNumber(NOT_ASKED, "retriable", "in doubt, and the target did not answer the probe", "replay it"),
+        ErrorNumber(
+            CUSTOMER_MISSING,
+            "retriable",
+            "its customer is not at the target",
+            "see what became of the customer, deliver it, then replay",
+        ),
         ErrorNumber(
             REFUSED, "permanent", "the target refused the record", "mend the record or the target, then replay"
         ),

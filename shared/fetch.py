@@ -34,6 +34,7 @@ from shared.ports import (
     Batch,
     Failure,
     FailureQuery,
+    Filter,
     Home,
     Lease,
     Message,
@@ -63,6 +64,8 @@ class Order(msgspec.Struct, frozen=True):
     run_id: str = ""
     """Given by a trigger that may repeat itself: the same id never starts a second run."""
     resume_only: bool = False
+    delivers: bool = False
+    """Whoever asks waits until all is delivered, and says then how it went (`note_result`)."""
 
 
 class Continuation(msgspec.Struct, frozen=True):
@@ -95,8 +98,10 @@ class Fetcher:
         self.notice = notice
         self.time_is_up = time_is_up
         self.stopping = stopping
+        self.delivers = False
         self.renewed = home.clock.monotonic()
         self.lanes = self.lanes_in_use()
+        self.look_at_what_came_before()
         self.nameless: dict[str, list[Failure]] = {}
         """Open failures of objects without a usable identity, by their id at the source."""
         query = FailureQuery(stream.integration, stream.name, outcome=Outcome.INVALID)
@@ -109,6 +114,25 @@ class Fetcher:
         run = None if waiting is None else self.home.runs.get(waiting.run)
         return (run.lanes if run is not None else 0) or self.stream.lanes
 
+    def look_at_what_came_before(self) -> None:
+        """What the stream had come to before the run that is read next: its own cursor moves at its end."""
+        self.state = self.home.runs.state(self.stream.integration, self.stream.name)
+        self._on_their_way: set[str] | None = None
+
+    def dated_filters(self, run: Run) -> Sequence[Filter]:
+        """The rules about age, as of where the stream had come to when this run began."""
+        made = self.stream.rules.dated_filters
+        return () if made is None else made(come_to(self.state, run.started_at))
+
+    def taken_up(self, keys: Sequence[str]) -> set[str]:
+        """The keys that travelled before, or are on their way: a rule about age has no say in what becomes of them."""
+        if not self.state.last_run:
+            return set()
+        name = self.stream.integration, self.stream.name
+        if self._on_their_way is None:
+            self._on_their_way = {key for batch in self.home.batches.unsettled(*name) for key in batch.keys}
+        return self._on_their_way.intersection(keys) | self.home.ledger.cells(*name, list(dict.fromkeys(keys))).keys()
+
     def remember_nameless(self, failures: Iterable[Failure]) -> None:
         for failure in failures:
             if failure.key == f"{self.stream.source_system}:{failure.origin}":
@@ -117,6 +141,7 @@ class Fetcher:
     def carry_out(self, order: Order) -> list[Run]:
         """Finishes what crashed, then reads the new window. Gives every run that it worked on, the last one last."""
         home, stream = self.home, self.stream
+        self.delivers = order.delivers
         runs: list[Run] = []
         for run in home.runs.unfinished(stream.integration, stream.name):
             self.publish_what_was_committed(run)
@@ -205,6 +230,7 @@ class Fetcher:
         own = source is None
         source = source or self.open_source()
         run.state, run.error, run.error_class, run.cure = "running", "", "", ""
+        self.look_at_what_came_before()
         group = Group(self, run, source.location)
         try:
             while True:
@@ -313,7 +339,11 @@ class Fetcher:
         state: StreamState = self.home.runs.state(run.integration, run.stream)
         if run.cursor_after is not None:
             state.cursor = max(run.cursor_after, state.cursor or run.cursor_after)
-        state.last_run, state.consecutive_failures = run.id, 0
+        if self.stream.rules.dated_filters is not None:
+            state.aged_from = come_to(self.state, run.started_at)
+        state.last_run = run.id
+        if not self.delivers:
+            state.consecutive_failures = 0
         self.home.runs.finish(self.lease, run, state)
         self.notice("run_read", run=run.id, fetched=run.fetched)
         return run
@@ -335,6 +365,28 @@ def fetch(
     lease = home.leases.take(lease_name(stream.integration, stream.name))
     try:
         return Fetcher(stream, source, home, lease, notice, time_is_up, stopping).carry_out(order)
+    finally:
+        home.leases.release(lease)
+
+
+def come_to(state: StreamState, started_at: datetime) -> datetime:
+    """Where a stream had come to when a run began: its cursor, or the start of the first run, which a hold-back leaves
+    ahead of the cursor."""
+    return max(state.cursor or started_at, state.aged_from or state.cursor or started_at)
+
+
+def note_result(stream: Stream, home: Home, run: Run, *, well: bool) -> None:
+    """Remembers how the delivery of a run went that was read to its end: so many failures in a row raise an alert.
+
+    Raises Leased where another run holds the stream already, whose result counts then.
+    """
+    if well and not home.runs.state(stream.integration, stream.name).consecutive_failures:
+        return
+    lease = home.leases.take(lease_name(stream.integration, stream.name))
+    try:
+        state = home.runs.state(stream.integration, stream.name)
+        state.consecutive_failures = 0 if well else state.consecutive_failures + 1
+        home.runs.finish(lease, run, state)
     finally:
         home.leases.release(lease)
 

@@ -13,8 +13,8 @@ import msgspec
 from shared.errors import BAD_IDENTITY, NO_IDENTITY, TOO_LARGE, UNMAPPABLE, RecordError
 from shared.ledger import NOBODY_WINS, Cell, failed
 from shared.outcome import LETTERS, Outcome, Verdict
-from shared.ports import Batch, Closure, Failure, Message, Page, Row, Run, RunKind, topic_of
-from shared.record import Record, join_envelope, lane_of
+from shared.ports import Batch, Closure, Failure, FailureQuery, Message, Page, Row, Run, RunKind, topic_of
+from shared.record import Record, join_envelope, lane_of, version_at
 from shared.stream import MESSAGE_BYTES
 
 if TYPE_CHECKING:
@@ -77,7 +77,11 @@ class Group:
         if self.run.limit is not None:
             rows = rows[: max(0, self.run.limit - self.run.fetched - self.rows)]
         identify, filters = self.stream.rules.identify, self.stream.rules.filters
+        dated = self.fetcher.dated_filters(self.run)
         nameless = self.fetcher.nameless
+        aged: list[tuple[Record, str]] = []
+        if self.stream.rules.polled:
+            rows = [msgspec.structs.replace(row, version=version_at(self.run.started_at, row.origin)) for row in rows]
         for row in rows:
             try:
                 if row.problem is not None:
@@ -91,10 +95,7 @@ class Group:
                 self.set_aside(self.nameless(row), unforeseen(error))
                 continue
             if rule is not None:
-                key = self.nameless(row).key
-                self.ended.append((key, row.version, Outcome.FILTERED))
-                self.ended_weight += len(key) + len(row.version) + 8
-                self.rules[rule] = self.rules.get(rule, 0) + 1
+                self.leave_out(row.origin or row.position, row.version, rule)
                 continue
             if not key or not is_whole(key):
                 self.set_aside(self.nameless(row), RecordError("it has no identity", number=NO_IDENTITY))
@@ -102,9 +103,35 @@ class Group:
             record = Record(key, row.version, row.operation, row.origin, row.position, row.data)
             if nameless and row.origin in nameless:
                 self.correct(nameless[row.origin], record)
+            if dated:
+                try:
+                    rule = next((name for name, holds in dated if holds(row.data)), None)
+                except RecordError as error:
+                    self.set_aside(record, error)
+                    continue
+                except Exception as error:
+                    self.set_aside(record, unforeseen(error))
+                    continue
+                if rule is not None:
+                    aged.append((record, rule))
+                    continue
             self.put(record)
+        if aged:
+            taken_up = self.fetcher.taken_up([record.key for record, _ in aged])
+            for record, rule in aged:
+                if record.key in taken_up:
+                    self.put(record)
+                else:
+                    self.leave_out(record.origin or record.position, record.version, rule)
         self.rows += len(rows)
         self.after = page.after
+
+    def leave_out(self, origin: str, version: str, rule: str) -> None:
+        """A rule says that it does not travel, whoever it is: it stands in the books by its id at the source."""
+        key = f"{self.stream.source_system}:{origin}"
+        self.ended.append((key, version, Outcome.FILTERED))
+        self.ended_weight += len(key) + len(version) + 8
+        self.rules[rule] = self.rules.get(rule, 0) + 1
 
     def put(self, record: Record) -> None:
         """Puts a record into its lane, unless it cannot travel."""
@@ -248,12 +275,14 @@ class Group:
         ended = list(self.ended)
         failures: list[Failure] = []
         cells: dict[str, Cell] = {}
+        open_data = self.data_of_open_failures(known)
         for record, error in self.invalid:
             if record.origin and self.newest.get(record.origin, "") > record.version:
                 ended.append((record.key, record.version, Outcome.SUPERSEDED))
                 continue
             cell = cells.get(record.key) or known.get(record.key)
-            if self.kind == "fetch" and cell is not None and cell.failed == record.version:
+            waits = cell is not None and cell.failed == record.version
+            if self.kind == "fetch" and (waits or record.data in open_data.get(record.key, ())):
                 ended.append((record.key, record.version, Outcome.DUPLICATE))
                 continue
             failures.append(Failure.of(record, invalid(error), batch, len(ended), now, self.location))
@@ -263,6 +292,16 @@ class Group:
         batch.versions = [version for _, version, _ in ended]
         batch.outcomes = "".join(LETTERS[outcome] for _, _, outcome in ended)
         return [batch], failures, list(cells.values())
+
+    def data_of_open_failures(self, known: dict[str, Cell]) -> dict[str, list[dict[str, Any]]]:
+        """What failed already, by key. A polled source gives it under a new version each time."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        keys = tuple(key for key, cell in known.items() if cell.failed)
+        if self.stream.rules.polled and keys:
+            query = FailureQuery(self.stream.integration, self.stream.name, keys=keys)
+            for failure in self.home.failures.find(query):
+                found.setdefault(failure.key, []).append(failure.data)
+        return found
 
 
 def in_messages(records: list[Travelling], batch_size: int) -> Iterator[list[Travelling]]:

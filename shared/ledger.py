@@ -14,12 +14,20 @@ FIRST_WINS = "first"
 NEWEST_WINS = "newest"
 NOBODY_WINS = "invalid"
 
+ALREADY_THERE = "already_at_target"
+"""The rule that keeps a later version of a record back that goes to the target once."""
+
 
 class Cell(msgspec.Struct, frozen=True):
     """What is known of one key of one stream at the target.
 
     `version` and `hash` are those last applied, empty while nothing was. `failed` is the newest version with an open
     failure, so that the next schedule does not send it again.
+
+    Where an opposite stream brings the target's changes back: `shown` is the fingerprint, in the opposite stream's
+    terms, of the target's object as it read back after the last write, empty if nobody looked, and `shown_version` its
+    version there, empty if it has none. `gave_way` is the fingerprint of the content that last gave way to a change
+    made at the target (`shared/opposite.py`). `at` is when something was applied last, or what failed if nothing was.
     """
 
     key: str
@@ -31,6 +39,9 @@ class Cell(msgspec.Struct, frozen=True):
     failed: str = ""
     run: str = ""
     at: datetime | None = None
+    shown: str = ""
+    gave_way: str = ""
+    shown_version: str = ""
 
 
 def judge_version(record: Record, cell: Cell | None, on_conflict: str, *, replaying: bool) -> Outcome | None:
@@ -65,7 +76,25 @@ def judge_content(record: Record, fingerprint: str, cell: Cell | None, run: str)
     return Outcome.DUPLICATE if cell.version == record.version and cell.run == run else Outcome.UNCHANGED
 
 
-def applied(record: Record, fingerprint: str, cell: Cell | None, target_id: str, run: str, at: datetime) -> Cell:
+def judge_once(record: Record, cell: Cell, run: str) -> Outcome | None:
+    """What becomes of a record whose first version at the target is the only one that ever goes there."""
+    if not cell.version:
+        return None
+    if cell.version != record.version:
+        return Outcome.FILTERED
+    return Outcome.DUPLICATE if cell.run == run else Outcome.UNCHANGED
+
+
+def applied(
+    record: Record,
+    fingerprint: str,
+    cell: Cell | None,
+    target_id: str,
+    run: str,
+    at: datetime,
+    shown: str = "",
+    shown_version: str = "",
+) -> Cell:
     """The cell after this version reached the target. An open failure of a newer version stays marked."""
     failed = cell.failed if cell is not None and cell.failed > record.version else ""
     return Cell(
@@ -78,12 +107,15 @@ def applied(record: Record, fingerprint: str, cell: Cell | None, target_id: str,
         failed=failed,
         run=run,
         at=at,
+        shown=shown,
+        shown_version=shown_version,
     )
 
 
 def failed(record: Record, cell: Cell | None, run: str, at: datetime) -> Cell:
     """The cell after this version failed: what was applied stays, the newest failed version is marked."""
     known = cell or Cell(key=record.key)
+    at = known.at if known.version and known.at is not None else at
     return msgspec.structs.replace(known, failed=max(known.failed, record.version), run=run, at=at)
 
 

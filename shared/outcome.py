@@ -66,6 +66,8 @@ class Passing(msgspec.Struct, frozen=True):
     number: int
     after: float | None = None
     http_status: int | None = None
+    awaits: str = ""
+    """The key of another stream's record that has to arrive first (`Rules.awaits`)."""
 
 
 class InDoubt(msgspec.Struct, frozen=True):
@@ -79,11 +81,17 @@ Answer = Verdict | Passing | InDoubt
 
 
 class Found(msgspec.Struct, frozen=True):
-    """The target holds the object. `same` says whether it holds just this content, None where it cannot be compared."""
+    """The target holds the object. `same` says whether it holds just this content, None where it cannot be compared.
+
+    `stays`: it was not the hub that brought it there, and by configuration it is left as it is.
+    """
 
     target_id: str
     same: bool | None
     current: dict[str, Any] = {}
+    stays: bool = False
+    version: str = ""
+    """Under which a source of this system would give the object, where it has versions."""
 
 
 class Absent(msgspec.Struct, frozen=True):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from shared.accounting import Counts
 from shared.errors import RecordError, TransientError
-from shared.fetch import CLOCK_TOLERANCE, TICK
-from shared.ledger import judge_content, judge_version
+from shared.fetch import CLOCK_TOLERANCE, TICK, come_to
+from shared.ledger import judge_content, judge_once, judge_version
 from shared.outcome import Found, Outcome
-from shared.ports import Change, Home, Row, Sink, Source, Window
+from shared.ports import Change, Filter, Home, Row, Sink, Source, Window
 from shared.record import Record, content_hash
 from shared.stream import Stream
 
@@ -44,13 +45,15 @@ def plan_stream(stream: Stream, home: Home, source: Source, sink: Sink) -> Strea
     plan = StreamPlan(Counts(), samples=[])
     if until <= since:
         return plan
+    made = stream.rules.dated_filters
+    dated = () if made is None else made(come_to(state, home.clock.now()))
     for page in source.pages(Window(since, until), ""):
         plan.pages += 1
-        judge_page(page.rows, stream, home, sink, plan)
+        judge_page(page.rows, stream, home, sink, plan, dated)
     return plan
 
 
-def judge_page(rows: Any, stream: Stream, home: Home, sink: Sink, plan: StreamPlan) -> None:
+def judge_page(rows: Any, stream: Stream, home: Home, sink: Sink, plan: StreamPlan, dated: Sequence[Filter]) -> None:
     records: list[Record] = []
     for row in rows:
         plan.counts.fetched += 1
@@ -63,6 +66,10 @@ def judge_page(rows: Any, stream: Stream, home: Home, sink: Sink, plan: StreamPl
     for record in records:
         cell = cells.get(record.key)
         outcome = judge_version(record, cell, stream.on_conflict, replaying=False)
+        if cell is None and left_out(record, dated):
+            outcome = Outcome.FILTERED
+        elif outcome is None and stream.rules.once and cell is not None:
+            outcome = judge_once(record, cell, "")
         content: dict[str, Any] = {}
         if outcome is None:
             try:
@@ -82,6 +89,14 @@ def judge_page(rows: Any, stream: Stream, home: Home, sink: Sink, plan: StreamPl
             plan.creates += 1
         if len(plan.samples) < MOST_SAMPLES:
             plan.samples.append(compare(Change(record.key, record.operation, content, target_id), sink))
+
+
+def left_out(record: Record, filters: Sequence[Filter]) -> bool:
+    """Whether one of these rules keeps a record back; one that falls over its input does too, as invalid."""
+    try:
+        return any(holds(record.data) for _, holds in filters)
+    except Exception:
+        return True
 
 
 def judge_row(row: Row, stream: Stream) -> Outcome | Record:

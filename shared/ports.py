@@ -7,7 +7,7 @@ is refused with Fenced, and leaves nothing behind, once another holder took over
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
@@ -93,6 +93,8 @@ class StreamState(msgspec.Struct):
     cursor: datetime | None = None
     last_run: str = ""
     consecutive_failures: int = 0
+    aged_from: datetime | None = None
+    """From where the last run counted ages. They never count from earlier again: what a rule left out stays out."""
 
 
 class Batch(msgspec.Struct):
@@ -511,6 +513,10 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
+Filter = tuple[str, Callable[[dict[str, Any]], bool]]
+"""A named rule; an object for which it is true does not travel."""
+
+
 class Rules(msgspec.Struct, frozen=True):
     """What an integration says of one stream: pure functions and the names of the two ends."""
 
@@ -520,8 +526,23 @@ class Rules(msgspec.Struct, frozen=True):
     """The key of a source object. Raises RecordError if it has none that is usable."""
     to_target: Callable[[dict[str, Any]], dict[str, Any]]
     """What the target is sent. Raises RecordError."""
-    filters: Sequence[tuple[str, Callable[[dict[str, Any]], bool]]] = ()
-    """Named rules; an object for which one of them is true does not travel."""
+    filters: Sequence[Filter] = ()
+    dated_filters: Callable[[datetime], Sequence[Filter]] | None = None
+    """Rules about age, made from how far the stream had come when the run began: its cursor, or the run's own start as
+    long as there is none. So a late run loses nothing to them. They have no say in a key that travelled before."""
+    polled: bool = False
+    """The source has no versions: the run's start stands for one, and a change is found by its content."""
+    once: bool = False
+    """What is at the target stays as it arrived: later versions are filtered under the rule `ALREADY_THERE`."""
+    awaits: str = ""
+    """The stream of this integration whose records have to be at the target before (`Passing.awaits`)."""
+    mentioned_in: Mapping[str, Callable[[dict[str, Any]], str]] = {}
+    """Streams of this integration whose records tell of this stream's objects under keys of their own, and how to find
+    in such a record the key that its object has here: "" if it tells of none. Never raises. Whoever is forgotten is
+    forgotten there too (`shared/forget.py`)."""
+    two_way: bool = False
+    """The integration that goes the other way has a stream of this name, with the same keys, that brings the target's
+    own changes back here (`shared/opposite.py`)."""
 
 
 class Home(msgspec.Struct, frozen=True):

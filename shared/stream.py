@@ -31,3 +31,5 @@ class Stream(msgspec.Struct, frozen=True):
     retry: RetryPolicy = RetryPolicy()
     max_attempts: int = 10
     redeliver_after: float = 10.0
+    opposite: Stream | None = None
+    """The stream that brings the target's own changes back, where there is one."""

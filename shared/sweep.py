@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
@@ -21,8 +22,22 @@ class Swept(msgspec.Struct):
     alerts: int = 0
 
 
-def sweep(streams: list[Stream], home: Home, notice: Notice, alert_after: int = 3) -> Swept:
-    """One round over the streams of one integration."""
+class AlertChange(msgspec.Struct, frozen=True):
+    """An alert that went up or came down."""
+
+    name: str
+    raised: bool
+    text: str
+
+
+def sweep(
+    streams: list[Stream],
+    home: Home,
+    notice: Notice,
+    alert_after: int = 3,
+    tell: Callable[[AlertChange], None] = lambda change: None,
+) -> Swept:
+    """One round over the streams of one integration. `tell` hears of each alert that changes."""
     swept = Swept()
     for stream in streams:
         lost = find_lost(stream, home)
@@ -30,7 +45,7 @@ def sweep(streams: list[Stream], home: Home, notice: Notice, alert_after: int = 
             publish_again(home, lost[start : start + 100])
         swept.republished += len(lost)
         swept.concluded += len(conclude_runs(stream, home))
-        swept.alerts += raise_alerts(stream, home, notice, alert_after)
+        swept.alerts += raise_alerts(stream, home, alert_after, tell)
     if swept.republished:
         notice("republished", batches=swept.republished)
     return swept
@@ -65,17 +80,17 @@ def conclude_runs(stream: Stream, home: Home) -> list[Run]:
     return concluded
 
 
-def raise_alerts(stream: Stream, home: Home, notice: Notice, alert_after: int) -> int:
-    """One notice per change: a stream that keeps failing, records whose fate is unknown."""
+def raise_alerts(stream: Stream, home: Home, alert_after: int, tell: Callable[[AlertChange], None]) -> int:
+    """Once per change: a stream that keeps failing, records whose fate is unknown."""
     name = f"{stream.integration}.{stream.name}"
     failures = home.runs.state(stream.integration, stream.name).consecutive_failures
     unknown = home.failures.count(FailureQuery(stream.integration, stream.name, outcome="unknown"))
     changed = 0
     for alert, raised, text in (
-        (f"{name}.failing", failures >= alert_after, f"{failures} runs failed in a row"),
-        (f"{name}.unknown", unknown > 0, f"{unknown} records of unknown fate"),
+        (f"{name}.failing", failures >= alert_after, f"{failures} runs failed in a row" if failures else "it runs"),
+        (f"{name}.unknown", unknown > 0, f"{unknown} records of unknown fate" if unknown else "none is left"),
     ):
         if home.alerts.change(alert, raised, text):
-            notice("alert_raised" if raised else "alert_cleared", alert=alert)
+            tell(AlertChange(alert, raised, text))
             changed += 1
     return changed

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -44,7 +44,7 @@ class _Connection(sqlite3.Connection):
 class Database:
     """A file in WAL mode. `durable` survives loss of power at each commit; without it only a crash of the process."""
 
-    def __init__(self, path: Path, schema: str, *, durable: bool) -> None:
+    def __init__(self, path: Path, schema: str, *, durable: bool, added: Sequence[tuple[str, str, str]] = ()) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._durable = durable
@@ -59,6 +59,17 @@ class Database:
             if created:
                 os.chmod(path, 0o600)
             self._writer.executescript("BEGIN IMMEDIATE;" + schema + "COMMIT;")
+            for table, column, declaration in added:
+                self._add(table, column, declaration)
+
+    def _add(self, table: str, column: str, declaration: str) -> None:
+        """Two processes may be the first ones to open the file, so the look is part of the change."""
+        if any(row[1] == column for row in self._writer.execute(f"PRAGMA table_info({table})")):
+            return
+        self._writer.execute("BEGIN IMMEDIATE")
+        if not any(row[1] == column for row in self._writer.execute(f"PRAGMA table_info({table})")):
+            self._writer.execute(f"ALTER TABLE {table} ADD COLUMN {column} {declaration}")
+        self._writer.execute("COMMIT")
 
     def _connect(self, cache_kib: int) -> sqlite3.Connection:
         connection = sqlite3.connect(

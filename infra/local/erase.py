@@ -2,8 +2,9 @@
 
 Wherever the key stood as an identity, a tombstone takes its place: the same one everywhere, made with a secret that is
 thrown away afterwards, so that nobody can tell whose it was. Archived records become blanks of the same length, so that
-the other records of a blob stay where they are. At the end the databases are rewritten, since deleted rows linger in
-free pages and in the write-ahead log.
+the other records of a blob stay where they are. Streams whose records only tell of the key keep their own identities
+(`shared/forget.py`); they come first, since they are found with the help of the person's own cell. At the end the
+databases are rewritten, since deleted rows linger in free pages and in the write-ahead log.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import hashlib
 import hmac
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -20,48 +22,141 @@ import msgspec
 from infra.local.database import Database
 from infra.local.home import EmbeddedHome
 from infra.report import stamp
-from shared.errors import Leased
-from shared.ports import Batch
+from shared.errors import Leased, MalformedEnvelope
+from shared.forget import (
+    Telling,
+    Told,
+    archived_batches,
+    blank,
+    drop_dead_archives,
+    failures_of,
+    find_archived,
+    left_of,
+    on_its_way,
+    who_is_meant,
+)
+from shared.ports import Batch, Failure
 from shared.record import Envelope
 
+_NOT_TOLD = "integration || '/' || stream NOT IN (SELECT value FROM json_each(?))"
+_MESSAGES_AT_ONCE = 20
+_decode = msgspec.json.Decoder(Failure).decode
 
-def find_traces(home: EmbeddedHome, key: str) -> dict[str, int]:
-    """How often the key stands where, for the person who has to confirm."""
+
+def find_traces(home: EmbeddedHome, key: str, tellings: Sequence[Telling] = ()) -> dict[str, int]:
+    """How often the key stands where, and what tells of it, for the person who has to confirm."""
+    told = who_is_meant(home.ports, tellings, key)
     with home.state.reading() as connection:
-        cells = connection.execute("SELECT count(*) FROM cells WHERE key = ?", (key,)).fetchone()[0]
-        failures = connection.execute("SELECT count(*) FROM failures WHERE key = ?", (key,)).fetchone()[0]
-    batches = sum(1 for _ in _batches_with(home, key))
+        cells = connection.execute(
+            f"SELECT count(*) FROM cells WHERE key = ? AND stream IN (SELECT id FROM streams WHERE {_NOT_TOLD})",
+            (key, _names(told)),
+        ).fetchone()[0]
+        failures = connection.execute(
+            f"SELECT count(*) FROM failures WHERE key = ? AND {_NOT_TOLD}", (key, _names(told))
+        ).fetchone()[0]
+    batches = sum(1 for _ in _batches_with(home, key, told))
+    for name, meant in told.items():
+        failures += sum(1 for _ in failures_of(home.ports, *name, meant))
+        batches += sum(1 for batch in archived_batches(home.ports, *name) if find_archived(home.ports, batch, meant))
     return {"cells": cells, "failures": failures, "batches": batches}
 
 
-def forget(home: EmbeddedHome, key: str) -> dict[str, Any]:
-    """Erases a key in every integration and gives the receipt. Raises Leased while a record of it is on its way."""
-    batches = list(_batches_with(home, key))
-    if any(batch.state != "settled" for batch in batches):
+def forget(home: EmbeddedHome, key: str, tellings: Sequence[Telling] = ()) -> dict[str, Any]:
+    """Erases a key in every integration, and what tells of it, and gives the receipt. Raises Leased while such a record
+    is on its way."""
+    told = who_is_meant(home.ports, tellings, key)
+    batches = list(_batches_with(home, key, told))
+    if any(batch.state != "settled" for batch in batches) or on_its_way(home.ports, told):
         raise Leased("a record of this key is still on its way", cure="let the run end, or run again, then forget")
     tombstone = "forgotten:" + hmac.new(secrets.token_bytes(32), key.encode(), hashlib.sha256).hexdigest()[:24]
-    blanked = 0
-    for blob in sorted({batch.blob for batch in batches if batch.blob}):
-        blanked += _blank(home, blob, key)
+    erased = _erase_told(home, told)
+    batches.sort(key=lambda batch: batch.blob)
+    erased["archived records"] += blank(home.ports, batches, lambda record: record.key == key)[0]
+    for name in _streams(home):
+        drop_dead_archives(home.ports, *name)
     home.transport.write(lambda connection: _drop_messages(connection, batches))
-    erased = home.state.write(lambda connection: _rename(connection, batches, key, tombstone))
+    renamed = home.state.write(lambda connection: _rename(connection, batches, key, tombstone, told))
     for database in (home.state, home.transport):
         _rewrite(database)
     return {
         "receipt": tombstone,
         "at": stamp(home.clock.now()),
-        "erased": {**erased, "archived records": blanked},
+        "erased": {place: count + renamed.get(place, 0) for place, count in erased.items()},
     }
 
 
-def _batches_with(home: EmbeddedHome, key: str) -> Iterator[Batch]:
+def _names(told: Told) -> bytes:
+    return msgspec.json.encode(["/".join(name) for name in told])
+
+
+def _streams(home: EmbeddedHome) -> list[tuple[str, str]]:
     with home.state.reading() as connection:
-        streams = connection.execute("SELECT DISTINCT integration, stream FROM batches").fetchall()
-    for integration, stream in streams:
-        yield from home.ports.batches.naming(integration, stream, key)
+        return connection.execute("SELECT DISTINCT integration, stream FROM runs").fetchall()
 
 
-def _rename(connection: sqlite3.Connection, batches: list[Batch], key: str, tombstone: str) -> dict[str, int]:
+def _batches_with(home: EmbeddedHome, key: str, told: Told) -> Iterator[Batch]:
+    for name in _streams(home):
+        if name not in told:
+            yield from home.ports.batches.naming(*name, key)
+
+
+def _erase_told(home: EmbeddedHome, told: Told) -> dict[str, int]:
+    """Erases what only tells of the key."""
+    erased = {"cells": 0, "failures": 0, "batches": 0, "archived records": 0}
+    for name, meant in told.items():
+        records, batches = blank(home.ports, archived_batches(home.ports, *name), meant)
+        erased["archived records"] += records
+        erased["batches"] += batches
+        for failure in failures_of(home.ports, *name, meant):
+            home.state.write(partial(_erase_failure, id=failure.id))
+            erased["failures"] += 1
+    _drop_telling(home, told)
+    return erased
+
+
+def _erase_failure(connection: sqlite3.Connection, id: str) -> None:
+    row = connection.execute("SELECT doc FROM failures WHERE id = ?", (id,)).fetchone()
+    left = left_of(_decode(row[0])) if row is not None else None
+    if left is None:
+        connection.execute("DELETE FROM failures WHERE id = ?", (id,))
+    else:
+        connection.execute("UPDATE failures SET doc = ? WHERE id = ?", (msgspec.json.encode(left).decode(), id))
+
+
+def _drop_telling(home: EmbeddedHome, told: Told) -> None:
+    """Drops what the bus still carries of settled batches that tell of the key, whether or not they are archived."""
+    last = 0
+    while told:
+        with home.transport.reading() as connection:
+            rows = connection.execute(
+                "SELECT id, data FROM messages WHERE id > ? ORDER BY id LIMIT ?", (last, _MESSAGES_AT_ONCE)
+            ).fetchall()
+        if not rows:
+            return
+        numbers = [(number,) for number, data in rows if _tells(home, told, data)]
+        home.transport.write(partial(_drop_numbered, numbers=numbers))
+        last = rows[-1][0]
+
+
+def _drop_numbered(connection: sqlite3.Connection, numbers: list[tuple[int]]) -> None:
+    connection.executemany("DELETE FROM messages WHERE id = ?", numbers)
+
+
+def _tells(home: EmbeddedHome, told: Told, data: bytes) -> bool:
+    try:
+        envelope = Envelope.from_bytes(data)
+    except MalformedEnvelope:
+        return False
+    meant = told.get((envelope.integration, envelope.stream))
+    if meant is None or not any(map(meant, envelope.records)):
+        return False
+    batch = home.ports.batches.get(envelope.batch)
+    return batch is None or batch.state == "settled"
+
+
+def _rename(
+    connection: sqlite3.Connection, batches: list[Batch], key: str, tombstone: str, told: Told
+) -> dict[str, int]:
     for batch in batches:
         keys = [tombstone if each == key else each for each in batch.keys]
         connection.execute(
@@ -69,13 +164,15 @@ def _rename(connection: sqlite3.Connection, batches: list[Batch], key: str, tomb
         )
     # What failed before the object had an identity stands under its makeshift key, <system>:<its id there>.
     failures = connection.execute(
-        "DELETE FROM failures WHERE key = ? OR seq IN (SELECT f.seq FROM failures f JOIN streams s ON "
-        "s.integration = f.integration AND s.stream = f.stream JOIN cells c ON c.stream = s.id "
-        "WHERE c.key = ? AND c.origin <> '' AND f.key LIKE '%:' || c.origin)",
-        (key, key),
+        f"DELETE FROM failures WHERE {_NOT_TOLD} AND (key = ? OR seq IN (SELECT f.seq FROM failures f JOIN streams s "
+        "ON s.integration = f.integration AND s.stream = f.stream JOIN cells c ON c.stream = s.id "
+        "WHERE c.key = ? AND c.origin <> '' AND f.key LIKE '%:' || c.origin))",
+        (_names(told), key, key),
     ).rowcount
     cells = connection.execute(
-        "UPDATE cells SET key = ?, hash = '', target_id = '', origin = '' WHERE key = ?", (tombstone, key)
+        "UPDATE cells SET key = ?, hash = '', target_id = '', origin = '', shown = '', gave_way = '', "
+        f"shown_version = '' WHERE key = ? AND stream IN (SELECT id FROM streams WHERE {_NOT_TOLD})",
+        (tombstone, key, _names(told)),
     ).rowcount
     return {"cells": cells, "failures": failures, "batches": len(batches)}
 
@@ -83,28 +180,6 @@ def _rename(connection: sqlite3.Connection, batches: list[Batch], key: str, tomb
 def _drop_messages(connection: sqlite3.Connection, batches: list[Batch]) -> None:
     """A settled batch may still wait on the bus, since it came twice or as a dead letter: nobody needs it any more."""
     connection.executemany("DELETE FROM messages WHERE batch = ?", [(batch.id,) for batch in batches])
-
-
-def _blank(home: EmbeddedHome, blob: str, key: str) -> int:
-    """Overwrites the key's records in an archive with blanks of the same length."""
-    try:
-        data = home.ports.blobs.read(blob)
-    except FileNotFoundError:
-        return 0
-    parts, count = [], 0
-    with home.state.reading() as connection:
-        places = connection.execute("SELECT at, length FROM batches WHERE blob = ? ORDER BY at", (blob,)).fetchall()
-    for offset, length in places:
-        part = data[offset : offset + length]
-        envelope = Envelope.from_bytes(part)
-        kept = [record for record in envelope.records if record.key != key]
-        if len(kept) < len(envelope.records):
-            count += len(envelope.records) - len(kept)
-            part = msgspec.structs.replace(envelope, records=kept).to_bytes().ljust(length)
-        parts.append(part)
-    if count:
-        home.ports.blobs.write(blob, b"".join(parts))
-    return count
 
 
 def _rewrite(database: Database) -> None:

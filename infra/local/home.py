@@ -17,7 +17,7 @@ from infra.local.ledger import LocalLedger
 from infra.local.owners import Owners
 from infra.local.runs import LocalRuns
 from infra.local.schedule import LocalSchedule
-from infra.local.schema import BUS, STATE
+from infra.local.schema import ADDED, BUS, STATE
 from shared.errors import StoreUnavailable
 from shared.ports import Clock, Home
 
@@ -36,7 +36,7 @@ class EmbeddedHome:
             ) from error
         self.clock = clock or SystemClock()
         self.owners = Owners(folder / "owners")
-        self.state = Database(folder / "state.db", STATE, durable=True)
+        self.state = Database(folder / "state.db", STATE, durable=True, added=ADDED)
         self.transport = Database(folder / "bus.db", BUS, durable=False)
         ledger = LocalLedger(self.state)
         self.bus = LocalBus(self.transport, self.owners, self.clock)

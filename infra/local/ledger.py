@@ -12,10 +12,10 @@ from infra.local.database import Database
 from infra.local.schema import instant, micros
 from shared.ledger import Cell
 
-_COLUMNS = "key, version, hash, target_id, origin, deleted, failed, run, at"
+_COLUMNS = "key, version, hash, target_id, origin, deleted, failed, run, at, shown, gave_way, shown_version"
 _AT_ONCE = 500
 _INSERT = (
-    f"INSERT INTO cells (stream, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+    f"INSERT INTO cells (stream, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
     "ON CONFLICT (stream, key) DO UPDATE SET "
 )
 _MARK = _INSERT + "failed = max(failed, excluded.failed)"
@@ -98,7 +98,10 @@ class LocalLedger:
         connection.executemany(
             _MARK if marks else _PUT,
             [
-                (number, c.key, c.version, c.hash, c.target_id, c.origin, c.deleted, c.failed, c.run, stamp(c.at))
+                (
+                    *(number, c.key, c.version, c.hash, c.target_id, c.origin, c.deleted, c.failed, c.run),
+                    *(stamp(c.at), c.shown, c.gave_way, c.shown_version),
+                )
                 for c in cells
             ],
         )
@@ -122,6 +125,6 @@ class LocalLedger:
         return None if row is None else int(row[0])
 
 
-def _cell(row: tuple[str, str, str, str, str, int, str, str, int | None]) -> Cell:
-    key, version, fingerprint, target_id, origin, deleted, failed, run, at = row
-    return Cell(key, version, fingerprint, target_id, origin, bool(deleted), failed, run, instant(at))
+def _cell(row: tuple[str, str, str, str, str, int, str, str, int | None, str, str, str]) -> Cell:
+    key, version, fingerprint, target_id, origin, deleted, failed, run, at, *looks = row
+    return Cell(key, version, fingerprint, target_id, origin, bool(deleted), failed, run, instant(at), *looks)

@@ -26,6 +26,7 @@ CREATE INDEX IF NOT EXISTS batches_unsettled ON batches (integration, stream) WH
 CREATE TABLE IF NOT EXISTS cells (
     stream INTEGER NOT NULL, key TEXT NOT NULL, version TEXT NOT NULL, hash TEXT NOT NULL, target_id TEXT NOT NULL,
     origin TEXT NOT NULL, deleted INTEGER NOT NULL, failed TEXT NOT NULL, run TEXT NOT NULL, at INTEGER,
+    shown TEXT NOT NULL DEFAULT '', gave_way TEXT NOT NULL DEFAULT '', shown_version TEXT NOT NULL DEFAULT '',
     UNIQUE (stream, key));
 CREATE TABLE IF NOT EXISTS failures (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, integration TEXT NOT NULL, stream TEXT NOT NULL,
@@ -37,6 +38,9 @@ CREATE TABLE IF NOT EXISTS schedules (
 CREATE TABLE IF NOT EXISTS alerts (
     name TEXT PRIMARY KEY, raised INTEGER NOT NULL, at INTEGER NOT NULL, text TEXT NOT NULL);
 """
+
+ADDED = tuple(("cells", name, "TEXT NOT NULL DEFAULT ''") for name in ("shown", "gave_way", "shown_version"))
+"""Columns that a file of an earlier version lacks: table, name, declaration."""
 
 BUS = """
 CREATE TABLE IF NOT EXISTS lanes (

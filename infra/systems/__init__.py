@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -28,6 +28,8 @@ class Connection(msgspec.Struct, frozen=True):
     pace_file: Path | None
     """Where processes that share the rate keep their common pace; None keeps it within this process."""
     stopping: Callable[[], bool]
+    options: Mapping[str, Any] = {}
+    """The keys of the stream's own (`mapping.py`, `OPTIONS`), as they were read."""
 
     def secret(self, name: str) -> str:
         """Raises ConfigError if it is not there."""

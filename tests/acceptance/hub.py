@@ -20,11 +20,11 @@ PATIENCE = 240.0
 """Seconds after which something that a test waits for is said never to happen."""
 
 Document = dict[str, Any]
-QUICK: Document = {
+ENDS: Document = {
     "source": {"rate_limit": "none", "retry": {"attempts": 5, "wait": "50ms"}},
     "sink": {"rate_limit": "none", "redeliver_after": "100ms", "retry": {"attempts": 3, "wait": "50ms"}},
-    "streams": {"customers": {"hold_back": "0s"}},
 }
+QUICK: Document = ENDS | {"streams": {"customers": {"hold_back": "0s"}}}
 COUNTS = (
     "fetched", "filtered", "duplicate", "invalid", "unchanged", "superseded", "delivered", "rejected", "exhausted",
     "unknown", "pending",
@@ -81,9 +81,10 @@ class Hub:
         self._started: list[subprocess.Popen[str]] = []
         self.overlay(overlay)
 
-    def overlay(self, changes: Mapping[str, Any]) -> None:
-        """From now on these settings over the quick ones. JSON is YAML too."""
-        Path(self.environment["WAYBILL_OVERLAY"]).write_text(json.dumps({NAME: merged(QUICK, changes)}))
+    def overlay(self, changes: Mapping[str, Any], **others: Mapping[str, Any]) -> None:
+        """From now on these settings over the quick ones, and `others` for the other integrations. JSON is YAML too."""
+        both = {NAME: merged(QUICK, changes), **{name: merged(ENDS, each) for name, each in others.items()}}
+        Path(self.environment["WAYBILL_OVERLAY"]).write_text(json.dumps(both))
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """A command under way; whatever is left of it ends with the test."""
@@ -162,8 +163,10 @@ class Hub:
         found: Document = answer.json()
         return found
 
-    def rows(self, system: str) -> list[Document]:
-        answer = requests.get(f"{self.sandbox.urls[system]}/_sandbox/state", timeout=PATIENCE)
+    def rows(self, system: str, kind: str | None = None) -> list[Document]:
+        """What a system holds: of the kind that it is about unless another is named."""
+        url = f"{self.sandbox.urls[system]}/_sandbox/state"
+        answer = requests.get(url, params={"kind": kind} if kind else None, timeout=PATIENCE)
         found: list[Document] = answer.json()["rows"]
         return found
 

@@ -32,6 +32,9 @@ CELLS = st.builds(
     failed=TEXT,
     run=TEXT,
     at=st.none() | st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),
+    shown=TEXT,
+    gave_way=TEXT,
+    shown_version=TEXT,
 )
 TRICKY = [
     "a/b", "a.b", "a`b", "..", ".", "__name__", "a\\b", 'say "x"', "it's", "%", "_", "a b", " a", "a ", "A", "a", "\n",

@@ -15,7 +15,7 @@ import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PACKAGES: Final = ("shared", "infra", "functions")
-PURE: Final = frozenset({"msgspec", "stdnum", "phonenumbers"})
+PURE: Final = frozenset({"msgspec", "stdnum", "phonenumbers", "jinja2"})
 """Libraries without input or output, which the domain and the mappings may use."""
 SANDBOX: Final = {("infra.cli", "tests.sandbox.__main__.run")}
 """The fake systems are part of the product, and a command starts them."""

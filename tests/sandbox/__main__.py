@@ -2,8 +2,9 @@
 
 import shlex
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable
 from threading import Event
+from typing import Any
 
 import click
 
@@ -14,37 +15,31 @@ from tests.sandbox.sandbox import Sandbox
 __all__ = ["Sandbox", "main", "run"]
 
 
-def run(
-    seed: int = 1,
-    customers: int = 100,
-    faults: str = "",
-    *,
-    invalid: int = 0,
-    duplicates: int = 0,
-    undocumented: int = 0,
-    ploomes_per_minute: int | None = PER_MINUTE,
-    milvus_per_minute: int | None = None,
-    ports: Mapping[str, int] | None = None,
-) -> int:
+NUMBERS = {
+    "customers": (100, "Contacts in Ploomes."),
+    "invalid": (0, "So many of them with an invalid document."),
+    "duplicates": (0, "So many of them with an earlier contact's document."),
+    "undocumented": (0, "So many of them without a document."),
+    "tasks": (0, "Tasks in Ploomes."),
+    "interactions": (0, "Interaction records in Ploomes."),
+    "clients": (0, "Clients that Milvus has of its own."),
+    "users": (0, "Users in OKKI."),
+    "departments": (0, "Departments in OKKI beside the root."),
+    "same_nicknames": (0, "So many of the users with another's nickname."),
+}
+"""How many of what there are: the usual number, and what it is."""
+
+
+def run(**settings: Any) -> int:
     """Serves until SIGINT or SIGTERM and returns 0; `export NAME=value` lines on stdout say that it is ready.
 
-    ValueError if the faults or the numbers make no sense, OSError if a port is taken. Main thread only.
+    `settings` are those of `Sandbox`. ValueError if they make no sense, OSError if a port is taken. Main thread only.
     """
     ended = Event()
     signals = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, lambda *_: ended.set()) for number in signals}
     try:
-        with Sandbox(
-            seed=seed,
-            customers=customers,
-            faults=faults,
-            invalid=invalid,
-            duplicates=duplicates,
-            undocumented=undocumented,
-            ploomes_per_minute=ploomes_per_minute,
-            milvus_per_minute=milvus_per_minute,
-            ports=ports,
-        ) as sandbox:
+        with Sandbox(**settings) as sandbox:
             for name, value in sandbox.environment.items():
                 print(f"export {name}={shlex.quote(value)}", flush=True)
             ended.wait()
@@ -54,39 +49,25 @@ def run(
     return 0
 
 
+def numbers(command: Callable[..., None]) -> Callable[..., None]:
+    for name, (usual, what) in reversed(NUMBERS.items()):
+        option = click.option(f"--{name.replace('_', '-')}", default=usual, show_default=True, help=what)
+        command = option(command)
+    return command
+
+
 @click.command(epilog="Faults: " + "; ".join(f"{name} ({each.meaning})" for name, each in SWITCHES.items()))
 @click.option("--seed", default=1, show_default=True, help="The same seed gives the same people and keys.")
-@click.option("--customers", default=100, show_default=True, help="Contacts in Ploomes.")
-@click.option("--invalid", default=0, help="So many of them with an invalid document.")
-@click.option("--duplicates", default=0, help="So many of them with an earlier contact's document.")
-@click.option("--undocumented", default=0, help="So many of them without a document.")
+@numbers
 @click.option("--faults", default="", help="Such as 429=2%,milvus.drop=5%,retry_after=1.")
 @click.option("--ploomes-per-minute", default=PER_MINUTE, show_default=True, help="Rate limit; 0 for none.")
 @click.option("--ploomes-port", default=0, help="A free one if not given.")
 @click.option("--milvus-port", default=0, help="A free one if not given.")
-def main(
-    seed: int,
-    customers: int,
-    invalid: int,
-    duplicates: int,
-    undocumented: int,
-    faults: str,
-    ploomes_per_minute: int,
-    ploomes_port: int,
-    milvus_port: int,
-) -> None:
+def main(ploomes_per_minute: int, ploomes_port: int, milvus_port: int, **settings: Any) -> None:
     """Runs fake CRMs on 127.0.0.1 until interrupted."""
+    ports = {"ploomes": ploomes_port, "milvus": milvus_port}
     try:
-        run(
-            seed,
-            customers,
-            faults,
-            invalid=invalid,
-            duplicates=duplicates,
-            undocumented=undocumented,
-            ploomes_per_minute=ploomes_per_minute or None,
-            ports={"ploomes": ploomes_port, "milvus": milvus_port},
-        )
+        run(ploomes_per_minute=ploomes_per_minute or None, ports=ports, **settings)
     except (OSError, ValueError) as error:
         raise click.UsageError(str(error)) from error
 

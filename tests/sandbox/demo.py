@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -19,84 +21,115 @@ HOME = ROOT / ".demo"
 CUSTOMERS = 300
 FAULTS = "429=2%,retry_after=0,503=1%,milvus.drop=2%,short_pages=10%"
 # The shipped limits (one call a second to Milvus) would make this a coffee break.
-OVERLAY = """\
-ploomes_to_milvus:
-  source: {rate_limit: 100/s, retry: {attempts: 5, wait: 100ms}}
-  sink: {rate_limit: 200/s, redeliver_after: 200ms, retry: {attempts: 3, wait: 100ms}}
-  streams: {customers: {hold_back: 0s}}
-"""
+QUICK = {
+    "source": {"rate_limit": "100/s", "retry": {"attempts": 5, "wait": "100ms"}},
+    "sink": {"rate_limit": "200/s", "redeliver_after": "200ms", "retry": {"attempts": 3, "wait": "100ms"}},
+}
+# Which tags make a ticket differs from account to account; `max_age: none` lets what is there already travel.
+TICKETS = {"enabled": True, "hold_back": "0s", "max_age": "none"}
+OVERLAY = {
+    "ploomes_to_milvus": QUICK
+    | {
+        "streams": {
+            "customers": {"hold_back": "0s"},
+            "tasks": TICKETS | {"tags": {40012345: "INSTALAÇÃO", 40012346: "ENTREGA"}},
+            "interactions": TICKETS | {"tags": {40036345: "INSTALAÇÃO", 40036346: "ENTREGA"}},
+        }
+    },
+    "milvus_to_ploomes": QUICK,
+}
+THERE, BACK = OVERLAY
 
 
-def say(text: str) -> None:
-    print(f"\n# {text}", flush=True)
+class Demo:
+    """The sandbox, and Waybill driven as a person would."""
 
+    def __init__(self, sandbox: Sandbox) -> None:
+        HOME.mkdir()
+        (HOME / "overlay.yaml").write_text(json.dumps(OVERLAY, ensure_ascii=False))
+        self.sandbox = sandbox
+        self.environment = {
+            **os.environ,
+            **sandbox.environment,
+            "WAYBILL_HOME": str(HOME / "state"),
+            "WAYBILL_OVERLAY": str(HOME / "overlay.yaml"),
+            "WAYBILL_BACKEND": "embedded",
+        }
 
-def waybill(environment: dict[str, str], *arguments: str, may_fail: bool = False) -> None:
-    """Runs a command as a person would, and shows it."""
-    print(f"$ ./waybill {' '.join(arguments)}", flush=True)
-    done = subprocess.run([ROOT / "waybill", *arguments], env=environment, check=False)
-    if done.returncode not in ((0, 3) if may_fail else (0,)):
-        sys.exit(f"the demo stopped: exit code {done.returncode}")
+    def say(self, text: str) -> None:
+        print(f"\n# {text}", flush=True)
 
+    def waybill(self, *arguments: str, may_fail: bool = False) -> None:
+        """Runs a command and shows it; exit code 3 (settled, with failures) is expected where it may fail."""
+        print(f"$ ./waybill {' '.join(arguments)}", flush=True)
+        done = subprocess.run([ROOT / "waybill", *arguments], env=self.environment, check=False)
+        if done.returncode not in ((0, 3) if may_fail else (0,)):
+            sys.exit(f"the demo stopped: exit code {done.returncode}")
 
-def killed_run(environment: dict[str, str], sandbox: Sandbox) -> None:
-    """Starts a run and kills it with SIGKILL once a third of the customers have arrived."""
-    print("$ ./waybill run ploomes_to_milvus   # and kill -9 in the middle", flush=True)
-    run = subprocess.Popen([ROOT / "waybill", "run", "ploomes_to_milvus"], env=environment, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while run.poll() is None and time.monotonic() < deadline:
-        with sandbox.milvus.lock:
-            arrived = len(sandbox.milvus.clients)
-        if arrived >= CUSTOMERS // 3:
-            run.send_signal(signal.SIGKILL)
-            break
-        time.sleep(0.005)
-    run.wait()
-    with sandbox.milvus.lock:
-        print(f"killed with {len(sandbox.milvus.clients)} customers at the target", flush=True)
+    def control(self, system: str, action: str, **body: Any) -> Any:
+        """Somebody works in a system itself; or, without a body, looks at it."""
+        url = f"{self.sandbox.urls[system]}/_sandbox/{action}"
+        answer = requests.post(url, json=body, timeout=10) if body else requests.get(url, timeout=10)
+        answer.raise_for_status()
+        return answer.json()
 
-
-def doubles(sandbox: Sandbox) -> tuple[int, int]:
-    stats = requests.get(f"{sandbox.urls['milvus']}/_sandbox/stats", timeout=10).json()
-    return stats["clients"], len(stats["repeated_documents"])
+    def killed_run(self) -> None:
+        """Starts a run and kills it with SIGKILL once a third of the customers have arrived."""
+        print(f"$ ./waybill run {THERE} --stream customers   # and kill -9 in the middle", flush=True)
+        command = [ROOT / "waybill", "run", THERE, "--stream", "customers"]
+        run = subprocess.Popen(command, env=self.environment, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while run.poll() is None and time.monotonic() < deadline:
+            if self.control("milvus", "stats")["creates"] >= CUSTOMERS // 3:
+                run.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.005)
+        run.wait()
+        print(f"killed with {self.control('milvus', 'stats')['creates']} customers at the target", flush=True)
 
 
 def main() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
-    HOME.mkdir()
-    overlay = HOME / "overlay.yaml"
-    overlay.write_text(OVERLAY)
     with Sandbox(
-        seed=7, customers=CUSTOMERS, faults=FAULTS, invalid=4, duplicates=3, ploomes_per_minute=None
+        seed=7,
+        customers=CUSTOMERS,
+        faults=FAULTS,
+        invalid=4,
+        duplicates=3,
+        tasks=150,
+        interactions=150,
+        clients=60,
+        ploomes_per_minute=None,
     ) as sandbox:
-        environment = {
-            **os.environ,
-            **sandbox.environment,
-            "WAYBILL_HOME": str(HOME / "state"),
-            "WAYBILL_OVERLAY": str(overlay),
-            "WAYBILL_BACKEND": "embedded",
-        }
+        demo = Demo(sandbox)
+        say, waybill = demo.say, demo.waybill
         say(f"{CUSTOMERS} customers in a fake Ploomes; both ends refuse, stall and drop connections after the write")
-        waybill(environment, "list")
-        killed_run(environment, sandbox)
-        say("the next run finishes the killed one under its own name, then reads what is new")
-        waybill(environment, "run", "ploomes_to_milvus", may_fail=True)
-        requests.post(f"{sandbox.urls['ploomes']}/_sandbox/edit", json={"count": 12, "seed": 1}, timeout=10)
-        say("12 customers are edited in Ploomes: 12 travel, whatever is read again is known")
-        waybill(environment, "run", "ploomes_to_milvus", may_fail=True)
+        waybill("list")
+        demo.killed_run()
+        say("the next run finishes the killed one under its own name; then tasks and interactions become tickets")
+        waybill("run", THERE, may_fail=True)
+        say("clients of Milvus go back; what came from Ploomes is there already and is not sent again")
+        waybill("run", BACK, may_fail=True)
+        demo.control("ploomes", "edit", count=12, seed=1)
+        demo.control("milvus", "edit", count=5, seed=2)
+        say("12 customers are edited in Ploomes and 5 in Milvus: each edit travels once, and stops on the other side")
+        waybill("run", THERE, may_fail=True)
+        waybill("run", BACK, may_fail=True)
         say("what could not travel, and why")
-        waybill(environment, "failures", "ploomes_to_milvus")
+        waybill("failures", THERE)
         say("the proof: the present outcome of every record version ever fetched")
-        waybill(environment, "audit", "ploomes_to_milvus")
-        clients, repeated = doubles(sandbox)
-        print(f"Milvus holds {clients} clients, {repeated} of them twice")
-        if repeated:
-            sys.exit("the demo failed: a customer is there twice")
+        waybill("audit", THERE)
+        waybill("audit", BACK)
+        milvus = demo.control("milvus", "stats")
+        twice = len(milvus["repeated_documents"]) + len(milvus["repeated_subjects"])
+        print(f"Milvus holds {milvus['clients']} clients and {milvus['tickets']} tickets, {twice} of them twice")
+        if twice:
+            sys.exit("the demo failed: something is there twice")
     say("look around: the state of this demo stays in .demo/state")
-    print("export WAYBILL_HOME=.demo/state")
+    print("export WAYBILL_HOME=.demo/state WAYBILL_OVERLAY=.demo/overlay.yaml")
     print("./waybill status")
-    print("./waybill runs ploomes_to_milvus")
-    print("./waybill trace ploomes_to_milvus --stream customers --key <a key from failures>")
+    print(f"./waybill runs {THERE}")
+    print(f"./waybill trace {THERE} --stream customers --key <a key from failures>")
     print("and with CRMs to try on: ./waybill sandbox --customers 500 --faults 429=2%,drop=1%")
 
 

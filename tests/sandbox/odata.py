@@ -16,6 +16,7 @@ Row = dict[str, Any]
 Predicate = Callable[[Row], bool]
 Getter = Callable[[Row], Any]
 
+DATE = len("2024-02-24")
 OPTIONS = {"$top", "$skip", "$filter", "$orderby", "$expand", "$select", "$count"}
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "eq": operator.eq, "ne": operator.ne,
@@ -41,11 +42,13 @@ class QueryError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """An entity type: its fields with their kind (number, text, instant, flag) and what can be expanded."""
+    """An entity type: its fields with their kind (number, text, instant, flag) and what can be expanded; the
+    children named in `unfiltered` can only be expanded, not filtered or ordered by."""
 
     name: str
     fields: Mapping[str, str]
     children: Mapping[str, "Schema"] = field(default_factory=dict)
+    unfiltered: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +116,10 @@ class Query:
 
 @lru_cache(maxsize=1 << 18)
 def milliseconds(text: str) -> int:
-    """The instant of a date-time text with an offset, in milliseconds since 1970."""
-    return round(datetime.fromisoformat(text).timestamp() * 1000)
+    """The instant of a date-time text with an offset, in milliseconds since 1970; a bare date is its midnight in
+    Brasília."""
+    moment = datetime.fromisoformat(text if len(text) > DATE else f"{text}T00:00:00-03:00")
+    return round(moment.timestamp() * 1000)
 
 
 def split(text: str, separator: str) -> list[str]:
@@ -134,7 +139,7 @@ def split(text: str, separator: str) -> list[str]:
 def find(path: str, schema: Schema) -> tuple[str, Getter]:
     """Kind and getter of a field, also of one behind a single child (City/Name)."""
     first, slash, rest = path.partition("/")
-    if slash and first in schema.children:
+    if slash and first in schema.children.keys() - schema.unfiltered:
         kind, inner = find(rest, schema.children[first])
         return kind, lambda row: inner(child) if isinstance(child := row.get(first), dict) else None
     if path not in schema.fields:
@@ -273,7 +278,7 @@ class _Filter:
         return lambda row: (value := get(row)) is not None and function(value, literal)
 
     def _any(self, name: str) -> Predicate:
-        if name not in self._schema.children or self._variable:
+        if name not in self._schema.children.keys() - self._schema.unfiltered or self._variable:
             raise QueryError(f"Could not find a collection named '{name}' on type '{self._schema.name}'.")
         outer = self._schema
         self._next("mark", "(")

@@ -50,7 +50,7 @@ CITIES = (
     (4113700, "Londrina", "PR", 86000000, 43), (3170206, "Uberlândia", "MG", 38400000, 34),
 )  # fmt: skip
 
-# A tag belongs to one kind of entity: 1 contact, 12 task (vendor documentation on fields).
+# A tag belongs to one kind of entity: 1 contact, 12 task, 36 interaction record (vendor documentation on fields).
 TAGS: tuple[Row, ...] = (
     {"Id": 40012341, "Name": "Cliente", "Color": "#2E7D32", "EntityId": 1},
     {"Id": 40012342, "Name": "Prioritário", "Color": "#C62828", "EntityId": 1},
@@ -58,6 +58,13 @@ TAGS: tuple[Row, ...] = (
     {"Id": 40012345, "Name": "INSTALAÇÃO", "Color": "#6A1B9A", "EntityId": 12},
     {"Id": 40012346, "Name": "ENTREGA", "Color": "#EF6C00", "EntityId": 12},
     {"Id": 40012347, "Name": "MANUTENÇÃO", "Color": "#00838F", "EntityId": 12},
+    {"Id": 40012348, "Name": "VISITA", "Color": "#558B2F", "EntityId": 12},
+    {"Id": 40012349, "Name": "COBRANÇA", "Color": "#4E342E", "EntityId": 12},
+    {"Id": 40036345, "Name": "INSTALAÇÃO", "Color": "#6A1B9A", "EntityId": 36},
+    {"Id": 40036346, "Name": "ENTREGA", "Color": "#EF6C00", "EntityId": 36},
+    {"Id": 40036347, "Name": "MANUTENÇÃO", "Color": "#00838F", "EntityId": 36},
+    {"Id": 40036348, "Name": "VISITA", "Color": "#558B2F", "EntityId": 36},
+    {"Id": 40036349, "Name": "COBRANÇA", "Color": "#4E342E", "EntityId": 36},
 )
 CONTACT_TAGS = tuple(tag for tag in TAGS if tag["EntityId"] == 1)
 
@@ -123,13 +130,41 @@ def phone(contact_id: int, number: int, text: str, type_id: int) -> Row:
     }
 
 
-class People:
-    """An endless population: the same seed gives the same first n contacts, whatever n is.
+class Dates:
+    """Pairs of creation and last update from the first day until some days ago.
 
-    Only their dates depend on `now`, and only on its day, so that a sandbox started anew shows the same rows.
+    They depend on `now`, but only on its day, so that a sandbox started anew shows the same rows.
     """
 
-    def __init__(self, seed: int, now: datetime) -> None:
+    def __init__(self, draw: random.Random, now: datetime, shared: float) -> None:
+        self._draw = draw
+        self._shared = shared
+        self._start = int(FIRST_DAY.astimezone(UTC).timestamp() * 1000)
+        last_day = (now - QUIET_DAYS).astimezone(BRASILIA).replace(hour=0, minute=0, second=0, microsecond=0)
+        self._end = int(last_day.timestamp() * 1000)
+        if self._end <= self._start:
+            raise ValueError(f"now must lie more than {QUIET_DAYS.days} days after {FIRST_DAY.date()}")
+        self._last = (self._start, self._start)
+
+    def next(self) -> tuple[int, int]:
+        """Both in milliseconds; a share of them (`shared`) are their predecessor's, as if imported together."""
+        draw = self._draw
+        if draw.random() < self._shared:
+            return self._last
+        step = draw.choice((1000, 100, 10, 1))
+        # A whole-number draw would use up the generator by the size of its range, and so by the day.
+        created = int(self._start + draw.random() * (self._end - self._start)) // step * step
+        edited = draw.random() < 0.5
+        updated = int(created + draw.random() * (self._end - created)) // step * step if edited else created
+        self._last = (created, updated)
+        return self._last
+
+
+class People:
+    """An endless population: the same seed gives the same first n contacts, whatever n is; only their dates
+    depend on `now`. Populations that share `documents` have none in common."""
+
+    def __init__(self, seed: int, now: datetime, documents: set[str] | None = None) -> None:
         self._seed = seed
         self._random = random.Random(seed)
         faker = Faker("pt_BR")
@@ -138,14 +173,9 @@ class People:
         self._last_names = [faker.last_name() for _ in range(300)]
         self._streets = [faker.street_name() for _ in range(400)]
         self._districts = [faker.bairro() for _ in range(200)]
-        self._start = int(FIRST_DAY.astimezone(UTC).timestamp() * 1000)
-        last_day = (now - QUIET_DAYS).astimezone(BRASILIA).replace(hour=0, minute=0, second=0, microsecond=0)
-        self._end = int(last_day.timestamp() * 1000)
-        if self._end <= self._start:
-            raise ValueError(f"now must lie more than {QUIET_DAYS.days} days after {FIRST_DAY.date()}")
-        self._documents: set[str] = set()
+        self._dates = Dates(self._random, now, shared=0.125)
+        self._documents = set() if documents is None else documents
         self._companies: list[int] = []
-        self._dates = (self._start, self._start)
         self._made = 0
 
     def take(self, count: int, *, undocumented: int = 0, invalid: int = 0, duplicates: int = 0) -> list[Row]:
@@ -179,7 +209,7 @@ class People:
         name, legal_name = self.names(draw, company)
         place = draw.randrange(len(CITIES))
         _, _, _, first_zip, area = CITIES[place]
-        created, updated = self._next_dates()
+        created, updated = self._dates.next()
         employer = draw.choice(self._companies) if self._companies and draw.random() < 0.3 else None
         city = PLACES[place + 1]
         row = BLANK | {
@@ -260,19 +290,6 @@ class People:
             if document not in self._documents and len(set(document)) > 1:
                 self._documents.add(document)
                 return document
-
-    def _next_dates(self) -> tuple[int, int]:
-        """Creation and last update; about every eighth contact shares its predecessor's, as if imported."""
-        draw = self._random
-        if draw.random() < 0.125:
-            return self._dates
-        step = draw.choice((1000, 100, 10, 1))
-        # A whole-number draw would use up the generator by the size of its range, and so by the day.
-        created = int(self._start + draw.random() * (self._end - self._start)) // step * step
-        edited = draw.random() < 0.5
-        updated = int(created + draw.random() * (self._end - created)) // step * step if edited else created
-        self._dates = (created, updated)
-        return self._dates
 
     def _spoil(self, row: Row, repeated: bool) -> None:
         """Gives the contact a document that nobody may have: eleven equal digits or a wrong check digit."""

@@ -3,10 +3,28 @@
 Field names and types: captured responses and type packages of public clients.
 """
 
+import random
 import re
 
 from tests.sandbox.odata import QueryError, Schema
-from tests.sandbox.people import FLAGS, INSTANTS, NUMBERS, PLACES, TAGS, TEXTS, Row, phone
+from tests.sandbox.people import (
+    BLANK,
+    COMPANY,
+    FLAGS,
+    INSTANTS,
+    NUMBERS,
+    PLACES,
+    TAGS,
+    TEXTS,
+    People,
+    Row,
+    phone,
+)
+from tests.sandbox.ploomes_set import EntitySet, chosen_tags, objects, plain, tagged, typed
+from tests.sandbox.system import Setup, System
+
+ENTITY = 1
+FIRST_ID = 401_000_000
 
 READ_ONLY = [
     "Id", "CreateDate", "LastUpdateDate", "CreatorId", "UpdaterId", "FirstTaskId", "FirstTaskDate",
@@ -14,25 +32,19 @@ READ_ONLY = [
     "HasScheduledTasks", "Editable", "Deletable",
 ]  # fmt: skip
 OPTIONS = ("Type", "Status", "Owner", "Country", "Origin", "LineOfBusiness", "NumberOfEmployees")
-COLLECTIONS = ("Phones", "Tags", "OtherProperties")
 
 
-def _schema(name: str, numbers: str, texts: str, **children: Schema) -> Schema:
-    kinds = dict.fromkeys(numbers.split(), "number") | dict.fromkeys(texts.split(), "text")
-    return Schema(name, kinds, children)
-
-
-STATE = _schema("State", "Id CountryId", "Name Short")
-CITY = _schema("City", "Id CountryId StateId IBGECode", "Name", State=STATE)
-TAG = _schema("Tag", "Id EntityId", "Name Color")
-OPTION = _schema("Option", "Id", "Name")
-PHONE = _schema("Phone", "Id ContactId SearchPhoneNumber TypeId CountryId", "PhoneNumber", Type=OPTION)
-FIELD = _schema("OtherProperty", "FieldId IntegerValue DecimalValue", "FieldKey StringValue BigStringValue")
+STATE = typed("State", "Id CountryId", "Name Short")
+CITY = typed("City", "Id CountryId StateId IBGECode", "Name", State=STATE)
+TAG = typed("Tag", "Id EntityId", "Name Color")
+OPTION = typed("Option", "Id", "Name")
+PHONE = typed("Phone", "Id ContactId SearchPhoneNumber TypeId CountryId", "PhoneNumber", Type=OPTION)
+FIELD = typed("OtherProperty", "FieldId IntegerValue DecimalValue", "FieldKey StringValue BigStringValue")
 LINKS: dict[str, Schema] = {
     "City": CITY,
     "State": STATE,
     "Phones": PHONE,
-    "Tags": _schema("ContactTag", "Id TagId ContactId", "", Tag=TAG),
+    "Tags": typed("ContactTag", "Id TagId ContactId", "", Tag=TAG),
     "OtherProperties": FIELD,
     **dict.fromkeys(OPTIONS, OPTION),
 }
@@ -43,6 +55,7 @@ CONTACT = Schema(
     | dict.fromkeys(INSTANTS, "instant")
     | dict.fromkeys(FLAGS, "flag"),
     LINKS,
+    frozenset({"Company", "Contacts"}),
 )
 LINKS.update(Company=CONTACT, Contacts=CONTACT)
 
@@ -63,62 +76,84 @@ LOOKUPS: dict[str, tuple[list[Row], Schema]] = {
 }
 
 
-def linked(row: Row) -> Row:
-    """The row with the objects behind its ids, so that they can be expanded and filtered."""
-    city = PLACES.get(row["CityId"])
-    state = city["State"] if city else STATES_BY_ID.get(row["StateId"])
-    return row | {
-        "City": city,
-        "State": state,
-        "StateId": state and state["Id"],
-        "Type": TYPES.get(row["TypeId"]),
-        "Status": STATUSES.get(row["StatusId"]),
-        "Owner": OWNERS.get(row["OwnerId"]),
-        "Country": COUNTRIES.get(row["CountryId"]),
-    }
+class Contacts(EntitySet):
+    """Companies and people."""
 
+    def __init__(self, account: System, setup: Setup) -> None:
+        super().__init__(account, "Contacts", CONTACT, FIRST_ID)
+        self.one = {"Company": (self, "CompanyId")}
+        self.many = {"Contacts": (self, "CompanyId")}
+        self._people = People(setup.seed, setup.now, setup.documents)
+        flaws = {"undocumented": setup.undocumented, "invalid": setup.invalid, "duplicates": setup.duplicates}
+        self.fill(self._people.take(setup.customers, **flaws))
 
-def writable(contact_id: int, body: Row) -> Row:
-    """The writable fields of a body, checked and in the form they are kept in."""
-    fields: Row = {}
-    for name, value in body.items():
-        if name in COLLECTIONS and not (isinstance(value, list) and all(isinstance(each, dict) for each in value)):
-            raise QueryError(f"The property '{name}' must be a list of objects.")
-        if name == "Phones":
-            fields[name] = _phones(contact_id, value)
-        elif name == "Tags":
-            fields[name] = _tags(contact_id, value)
-        elif name == "OtherProperties":
-            fields[name] = value
-        elif name in READ_ONLY or name not in CONTACT.fields:
-            raise QueryError(f"The property '{name}' does not exist on type 'Contact' or cannot be written.")
-        elif name == "ZipCode" and isinstance(value, str) and value.isdecimal():
-            fields[name] = int(value)
-        elif not _suits(CONTACT.fields[name], value):
-            raise QueryError(f"Cannot convert the value of '{name}' to a {CONTACT.fields[name]}.")
-        else:
-            fields[name] = value
-    if ("Name" in fields and not fields["Name"]) or fields.get("TypeId", 1) not in TYPES:
-        raise QueryError("Name must not be empty and TypeId must be 1 or 2.")
-    if fields.get("CityId") is not None and fields["CityId"] not in PLACES:
-        raise QueryError(f"There is no city {fields['CityId']}.")
-    document = next((fields[name] for name in ("Register", "CNPJ", "CPF") if fields.get(name)), None)
-    if document:
-        bare = re.sub(r"[./\s-]", "", document).upper()
-        fields |= {
-            "Register": bare,
-            "CNPJ": bare if len(bare) == 14 else None,
-            "CPF": bare if len(bare) == 11 else None,
+    def drawn(self, count: int) -> list[Row]:
+        return self._people.take(count)
+
+    def redrawn(self, row: Row, chance: random.Random) -> Row:
+        """Other name, e-mail and telephone; the document stays."""
+        name, legal_name = self._people.names(chance, row["TypeId"] == COMPANY)
+        number = f"(11) 9{chance.randrange(1000, 9999)}-{chance.randrange(1000, 9999)}"
+        return {
+            "Name": name if name != row["Name"] else f"{name} Filho",
+            "LegalName": legal_name,
+            "Email": self._people.email(name, chance.randrange(100_000)),
+            "Phones": [phone(row["Id"], row["Id"] * 2, number, 2)],
         }
-    return fields
+
+    def require(self, body: Row) -> None:
+        if not {"Name", "TypeId"} <= body.keys():
+            raise QueryError("The fields Name and TypeId are required.")
+
+    def blank(self) -> Row:
+        row = BLANK | {"Phones": [], "Tags": [], "OtherProperties": [], "OwnerId": 10001, "CreatorId": 10001}
+        return row | {"UpdaterId": 10001, "HasScheduledTasks": False, "Editable": True, "Deletable": True}
+
+    def linked(self, row: Row) -> Row:
+        city = PLACES.get(row["CityId"])
+        state = city["State"] if city else STATES_BY_ID.get(row["StateId"])
+        return row | {
+            "City": city,
+            "State": state,
+            "StateId": state and state["Id"],
+            "Type": TYPES.get(row["TypeId"]),
+            "Status": STATUSES.get(row["StatusId"]),
+            "Owner": OWNERS.get(row["OwnerId"]),
+            "Country": COUNTRIES.get(row["CountryId"]),
+        }
+
+    def writable(self, row_id: int, body: Row) -> Row:
+        fields: Row = {}
+        for name, value in body.items():
+            if name == "Phones":
+                fields[name] = _phones(row_id, objects(name, value))
+            elif name == "Tags":
+                fields[name] = tagged("Contact", row_id, chosen_tags(ENTITY, objects(name, value)))
+            elif name == "OtherProperties":
+                fields[name] = objects(name, value)
+            elif name in READ_ONLY or name not in CONTACT.fields:
+                raise QueryError(f"The property '{name}' does not exist on type 'Contact' or cannot be written.")
+            elif name == "ZipCode" and isinstance(value, str) and value.isdecimal():
+                fields[name] = int(value)
+            else:
+                fields[name] = plain(CONTACT, name, value)
+        if ("Name" in fields and not fields["Name"]) or fields.get("TypeId", 1) not in TYPES:
+            raise QueryError("Name must not be empty and TypeId must be 1 or 2.")
+        if fields.get("CityId") is not None and fields["CityId"] not in PLACES:
+            raise QueryError(f"There is no city {fields['CityId']}.")
+        return fields | _document(fields)
 
 
-def _suits(kind: str, value: object) -> bool:
-    if value is None:
-        return True
-    if kind == "number":
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, bool if kind == "flag" else str)
+def _document(fields: Row) -> Row:
+    document = next((fields[name] for name in ("Register", "CNPJ", "CPF") if fields.get(name)), None)
+    if not document:
+        return {}
+    bare = re.sub(r"[./\s-]", "", document).upper()
+    return {
+        "Register": bare,
+        "CNPJ": bare if len(bare) == 14 else None,
+        "CPF": bare if len(bare) == 11 else None,
+    }
 
 
 def _phones(contact_id: int, values: list[Row]) -> list[Row]:
@@ -127,14 +162,4 @@ def _phones(contact_id: int, values: list[Row]) -> list[Row]:
     return [
         phone(contact_id, contact_id * 2 + place, value["PhoneNumber"], value.get("TypeId", 1))
         for place, value in enumerate(values)
-    ]
-
-
-def _tags(contact_id: int, values: list[Row]) -> list[Row]:
-    known = {tag["Id"]: tag for tag in TAGS}
-    if not all(value.get("TagId") in known for value in values):
-        raise QueryError("Each of Tags needs the TagId of an existing tag.")
-    return [
-        {"Id": contact_id + place, "TagId": tag["Id"], "ContactId": contact_id, "Tag": tag}
-        for place, tag in enumerate(known[value["TagId"]] for value in values)
     ]

@@ -8,7 +8,10 @@ from typing import Self
 
 from tests.sandbox.faults import parse
 from tests.sandbox.milvus import Milvus
+from tests.sandbox.okki import Okki
 from tests.sandbox.ploomes import PER_MINUTE, Ploomes
+from tests.sandbox.qeasy import PER_MINUTE as QEASY_PER_MINUTE
+from tests.sandbox.qeasy import Qeasy
 from tests.sandbox.server import Server
 from tests.sandbox.system import Setup, System, steady_clock
 
@@ -30,9 +33,16 @@ class Sandbox:
         sleep: Callable[[float], object] | None = None,
         ploomes_per_minute: int | None = PER_MINUTE,
         milvus_per_minute: int | None = None,
+        qeasy_per_minute: int | None = QEASY_PER_MINUTE,
         invalid: int = 0,
         duplicates: int = 0,
         undocumented: int = 0,
+        tasks: int = 0,
+        interactions: int = 0,
+        clients: int = 0,
+        users: int = 0,
+        departments: int = 0,
+        same_nicknames: int = 0,
         ports: Mapping[str, int] | None = None,
     ) -> None:
         self._stopping = Event()
@@ -42,14 +52,23 @@ class Sandbox:
             invalid=invalid,
             duplicates=duplicates,
             undocumented=undocumented,
-            limits={"ploomes": ploomes_per_minute, "milvus": milvus_per_minute},
+            tasks=tasks,
+            interactions=interactions,
+            clients=clients,
+            users=users,
+            departments=departments,
+            same_nicknames=same_nicknames,
+            limits={"ploomes": ploomes_per_minute, "milvus": milvus_per_minute, "qeasy": qeasy_per_minute},
             clock=clock or steady_clock(),
             # A slow answer must not hold up the end.
             sleep=sleep or self._stopping.wait,
         )
         self.ploomes = Ploomes(setup)
         self.milvus = Milvus(setup)
-        self.systems: dict[str, System] = {system.name: system for system in (self.ploomes, self.milvus)}
+        self.okki = Okki(setup)
+        self.qeasy = Qeasy(setup)
+        together: tuple[System, ...] = (self.ploomes, self.milvus, self.okki, self.qeasy)
+        self.systems: dict[str, System] = {system.name: system for system in together}
         for name, switches in parse(faults, self.systems).items():
             self.systems[name].set_faults(switches)
         self.environment: dict[str, str] = {}

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 
 from tests.sandbox.faults import parse
-from tests.sandbox.system import Answer, Request, System, answer
+from tests.sandbox.system import Answer, Part, Request, Row, System, answer
 
 HEAD_LIMIT = 65_536
 CONTROL = "/_sandbox/"
@@ -24,7 +24,20 @@ PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 def control(system: System, request: Request) -> Answer:
-    """Answers the control endpoints, which need no key, count nowhere and suffer no fault."""
+    """Answers the control endpoints, which need no key, count nowhere and suffer no fault.
+
+    | endpoint | body |
+    |---|---|
+    | GET stats | |
+    | GET state | `kind` (also as `?kind=`) |
+    | POST faults | `faults`, a text |
+    | POST limit | `per_minute`, a number or null |
+    | POST edit | `kind`; `count` and `seed`, or `ids` and `fields` |
+    | POST delete | `kind`; `count` and `seed`, or `ids` |
+    | POST add | `kind`; `count`, and `fields` to set in each new row |
+
+    Without `kind` the system's main rows are meant. What `fields` may name is said by each part's `change`.
+    """
     action = request.path.removeprefix(CONTROL)
     try:
         body: dict[str, Any] = msgspec.json.decode(request.body or b"{}", type=dict[str, Any])
@@ -33,7 +46,7 @@ def control(system: System, request: Request) -> Answer:
                 case "GET", "stats":
                     return answer(200, system.stats())
                 case "GET", "state":
-                    return answer(200, {"rows": system.rows()})
+                    return answer(200, {"rows": system.part(request.query.get("kind", body.get("kind"))).rows()})
                 case "POST", "faults":
                     system.set_faults(parse(body["faults"], [system.name])[system.name])
                     return answer(200, {"faults": dict(system.faults)})
@@ -41,18 +54,34 @@ def control(system: System, request: Request) -> Answer:
                     limit = body["per_minute"]
                     system.per_minute = None if limit is None else int(limit)
                     return answer(200, {"per_minute": system.per_minute})
-                case "POST", "edit":
-                    rows = system.edit(int(body["count"]), int(body.get("seed", 1)))
-                case "POST", "delete":
-                    rows = system.delete(int(body["count"]), int(body.get("seed", 1)))
-                case "POST", "add":
-                    rows = system.add(int(body["count"]))
-                case _:
-                    return answer(404, {"error": f"there is no {request.method} {request.path}"})
-            named = [system.identity(row) for row in rows]
-            return answer(200, {"ids": [each[0] for each in named], "documents": [each[1] for each in named]})
+                case "POST", "edit" | "delete" | "add":
+                    part = system.part(body.get("kind"))
+                    named = [part.identity(row) for row in _handled(part, action, body)]
+                    return answer(200, {"ids": [each[0] for each in named], "documents": [each[1] for each in named]})
+            return answer(404, {"error": f"there is no {request.method} {request.path}"})
     except (KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
         return answer(400, {"error": f"{type(error).__name__}: {error}"})
+
+
+def _handled(part: Part, action: str, body: Row) -> list[Row]:
+    unknown = body.keys() - {"kind", "count", "seed", "ids", "fields"}
+    if unknown or ("ids" in body and ("count" in body or "seed" in body)):
+        raise ValueError(f"{action} takes kind, fields, and either ids or count and seed")
+    match action:
+        case "edit" if "ids" in body:
+            return part.change([int(each) for each in body["ids"]], dict(body["fields"]))
+        case "delete" if "ids" in body:
+            return part.remove([int(each) for each in body["ids"]])
+        case "edit" if "fields" not in body:
+            return part.edit(int(body["count"]), int(body.get("seed", 1)))
+        case "delete" if "fields" not in body:
+            return part.delete(int(body["count"]), int(body.get("seed", 1)))
+        case "add" if "ids" not in body:
+            rows = part.add(int(body["count"]))
+            if body.get("fields"):
+                rows = part.change([part.identity(row)[0] for row in rows], dict(body["fields"]))
+            return rows
+    raise ValueError(f"{action} cannot take this: {', '.join(sorted(body))}")
 
 
 class Server:

@@ -8,7 +8,7 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import formatdate
@@ -58,13 +58,26 @@ def steady_clock() -> Callable[[], float]:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a system is built from. `limits` is requests per minute by system name, None for no limit."""
+    """What a system is built from: what is there from the beginning (`customers`, of them `invalid`, `duplicates`
+    and `undocumented`, `tasks` and `interactions` in Ploomes, `clients` in Milvus, `users` in OKKI, of whom
+    `same_nicknames` have another's nickname, and its `departments` beside the root), and how it behaves.
+
+    `limits` is requests per minute by system name, None for no limit; `documents` are those given to anybody, so
+    that no two populations have one in common by chance.
+    """
 
     seed: int = 1
     customers: int = 100
     invalid: int = 0
     duplicates: int = 0
     undocumented: int = 0
+    tasks: int = 0
+    interactions: int = 0
+    clients: int = 0
+    users: int = 0
+    departments: int = 0
+    same_nicknames: int = 0
+    documents: set[str] = field(default_factory=set)
     limits: Mapping[str, int | None] = field(default_factory=dict)
     clock: Callable[[], float] = field(default_factory=steady_clock)
     sleep: Callable[[float], object] = time.sleep
@@ -91,8 +104,44 @@ class Window:
         self.largest = max(self.largest, self.count(now))
 
 
-class System(ABC):
-    """An outside system. `lock` guards everything; who reads the state directly holds it."""
+class Part(ABC):
+    """Rows of one kind, and the hands of somebody who works on them in the system itself.
+
+    The id of a row is what the system's API addresses it by.
+    """
+
+    @abstractmethod
+    def rows(self) -> list[Row]:
+        """Everything there is."""
+
+    @abstractmethod
+    def edit(self, count: int, seed: int) -> list[Row]:
+        """Changes so many rows, as somebody working in the system would; returns them."""
+
+    @abstractmethod
+    def delete(self, count: int, seed: int) -> list[Row]:
+        """Deletes so many rows; returns what they were."""
+
+    @abstractmethod
+    def add(self, count: int) -> list[Row]:
+        """Adds so many rows, dated now; returns them."""
+
+    @abstractmethod
+    def identity(self, row: Row) -> tuple[int, str | None]:
+        """The row's id and its document, None for a kind that has none."""
+
+    def change(self, ids: Sequence[int], fields: Row) -> list[Row]:
+        """Sets these fields of these rows; returns them. KeyError or ValueError before anything is changed."""
+        raise ValueError("fields of these rows cannot be set from outside")
+
+    def remove(self, ids: Sequence[int]) -> list[Row]:
+        """Deletes these rows; returns what they were."""
+        raise ValueError("these rows cannot be deleted by id")
+
+
+class System(Part):
+    """An outside system, itself the part that is meant when no kind is named. `lock` guards everything; who reads
+    the state directly holds it."""
 
     name: ClassVar[str]
 
@@ -125,25 +174,15 @@ class System(ABC):
     def error(self, status: int, message: str) -> Answer:
         """An error in this vendor's form."""
 
-    @abstractmethod
-    def rows(self) -> list[Row]:
-        """Everything the system holds."""
+    def part(self, kind: str | None) -> Part:
+        """The rows of that kind; ValueError if the system has none such."""
+        if kind is not None:
+            raise ValueError(f"{self.name} has no kinds of rows")
+        return self
 
-    @abstractmethod
-    def edit(self, count: int, seed: int) -> list[Row]:
-        """Changes so many rows, as somebody working in the system would; returns them."""
-
-    @abstractmethod
-    def delete(self, count: int, seed: int) -> list[Row]:
-        """Deletes so many rows; returns what they were."""
-
-    @abstractmethod
-    def add(self, count: int) -> list[Row]:
-        """Adds so many rows; returns them."""
-
-    @abstractmethod
-    def identity(self, row: Row) -> tuple[int, str | None]:
-        """The row's id and its document."""
+    def reads(self, request: Request) -> bool:
+        """Whether the request changes nothing: those are never dropped, but may be answered with nonsense."""
+        return request.method == "GET"
 
     def set_faults(self, faults: Faults) -> None:
         """Replaces all switches; `unauthorized` counts from here."""
@@ -208,7 +247,7 @@ class System(ABC):
         given = self.respond(request)
         if given.status >= 300:
             return given
-        if request.method != "GET":
+        if not self.reads(request):
             return None if self.strikes("drop") else given
         if self.strikes("not_json"):
             return Answer(200, b"<!DOCTYPE html><html><body>Please wait</body></html>", "text/html")
@@ -223,6 +262,34 @@ class System(ABC):
         else:
             return refusal
         return Answer(429, refusal.body, refusal.kind, (("Retry-After", value),))
+
+
+class Divided(System):
+    """A system of several kinds of rows, by name; the first is meant when none is named."""
+
+    parts: Mapping[str, Part]
+
+    def part(self, kind: str | None) -> Part:
+        if kind is None:
+            return next(iter(self.parts.values()))
+        if kind not in self.parts:
+            raise ValueError(f"{self.name} has no kind {kind!r}; there is {', '.join(self.parts)}")
+        return self.parts[kind]
+
+    def rows(self) -> list[Row]:
+        return self.part(None).rows()
+
+    def edit(self, count: int, seed: int) -> list[Row]:
+        return self.part(None).edit(count, seed)
+
+    def delete(self, count: int, seed: int) -> list[Row]:
+        return self.part(None).delete(count, seed)
+
+    def add(self, count: int) -> list[Row]:
+        return self.part(None).add(count)
+
+    def identity(self, row: Row) -> tuple[int, str | None]:
+        return self.part(None).identity(row)
 
 
 def pattern(path: str) -> str:

@@ -90,6 +90,7 @@ def source_of(
     rate: Rate | None = None,
     clock: FakeClock | None = None,
     stopping: Callable[[], bool] = lambda: False,
+    read: str = "Contacts",
 ) -> Iterator[Ploomes]:
     with Loopback(handler) as server:
         connection = Connection(
@@ -102,7 +103,7 @@ def source_of(
             None,
             stopping,
         )
-        source = open_source(connection, "Contacts")
+        source = open_source(connection, read)
         try:
             yield source
         finally:
@@ -129,6 +130,18 @@ def test_a_page_is_asked_for_by_window_and_id() -> None:
     row = page.rows[0]
     assert (row.origin, row.position, row.problem) == ("1", "Contacts(1)", None)
     assert row.version == version_at(datetime(2026, 1, 1, 11, 0, 0, 500_000, tzinfo=UTC), 1)
+
+
+@pytest.mark.parametrize("read", ["Tasks", "InteractionRecords"])
+def test_what_belongs_to_a_contact_is_read_with_it(read: str) -> None:
+    contacts = Contacts(rows_of(*range(1, 9)))
+    with source_of(contacts, read=read) as source:
+        rows = [row for page in source.pages(WINDOW, "") for row in page.rows]
+        assert source.location.endswith(f"/{read}")
+    assert contacts.asked[0]["$expand"] == (
+        "Tags,Contact($select=Id,Name,LegalName,TypeId,Register,CNPJ,CPF,Email;$expand=Phones)"
+    )
+    assert [row.position for row in rows] == [f"{read}({each})" for each in range(1, 9)]
 
 
 @pytest.mark.parametrize("counts", [True, False])

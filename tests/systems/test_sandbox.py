@@ -6,8 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -17,71 +16,18 @@ import pytest
 import requests
 from stdnum.br import cnpj, cpf
 
-from tests.sandbox import Sandbox
 from tests.sandbox.faults import SWITCHES, Faults, parse
 from tests.sandbox.odata import milliseconds
 from tests.sandbox.people import People, stamp
+from tests.systems.sandboxed import NOW, Row, Start, worlds
 
-NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 VALID_CPF = "05184715606"
 ROOT = Path(__file__).parents[2]
-Row = dict[str, Any]
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOW.timestamp()
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class World:
-    """A running sandbox, its clock, and one session per system."""
-
-    def __init__(self, sandbox: Sandbox, clock: Clock, slept: list[float]) -> None:
-        self.sandbox, self.clock, self.slept = sandbox, clock, slept
-        self.session = requests.Session()
-        self.session.headers["User-Key"] = sandbox.environment["PLOOMES_USER_KEY"]
-        self.session.headers["Authorization"] = sandbox.environment["MILVUS_TOKEN"]
-
-    def ploomes(self, path: str, method: str = "GET", body: object = None, **options: Any) -> requests.Response:
-        query = {f"${name}": value for name, value in options.items()}
-        url = self.sandbox.environment["PLOOMES_URL"] + path
-        return self.session.request(method, url, params=query, json=body, timeout=10)
-
-    def contacts(self, **options: Any) -> list[Row]:
-        answer = self.ploomes("/Contacts", **options)
-        assert answer.status_code == 200, answer.text
-        rows: list[Row] = answer.json()["value"]
-        return rows
-
-    def milvus(self, path: str, method: str = "GET", body: object = None, **query: str) -> requests.Response:
-        url = self.sandbox.environment["MILVUS_URL"] + path
-        return self.session.request(method, url, params=query, json=body, timeout=10)
-
-    def control(self, action: str, system: str = "ploomes", **body: object) -> Any:
-        url = f"{self.sandbox.urls[system]}/_sandbox/{action}"
-        method = "GET" if action in ("stats", "state") else "POST"
-        return requests.request(method, url, json=body, timeout=10).json()
-
-
-Start = Callable[..., World]
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    with ExitStack() as stack:
-
-        def started(**options: Any) -> World:
-            clock = Clock()
-            slept: list[float] = []
-            defaults: dict[str, Any] = {"clock": clock, "sleep": slept.append, "ploomes_per_minute": None}
-            options = defaults | options
-            world = World(stack.enter_context(Sandbox(**options)), clock, slept)
-            stack.enter_context(world.session)
-            return world
-
+    with worlds() as started:
         yield started
 
 
@@ -609,6 +555,7 @@ def test_a_body_without_a_length_is_refused(start: Start) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_prints_the_environment_and_ends_with_0(number: signal.Signals) -> None:
     command = [sys.executable, "-W", "error", "-m", "tests.sandbox", "--customers", "7", "--seed", "2"]
+    command += ["--tasks", "5", "--interactions", "6", "--clients", "4"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
         assert process.stdout
         lines = [process.stdout.readline().removeprefix("export ").strip() for _ in range(4)]
@@ -616,7 +563,10 @@ def test_the_command_prints_the_environment_and_ends_with_0(number: signal.Signa
         assert list(environment) == ["PLOOMES_URL", "PLOOMES_USER_KEY", "MILVUS_URL", "MILVUS_TOKEN"]
         assert environment["MILVUS_URL"].endswith("/api")
         key = {"User-Key": environment["PLOOMES_USER_KEY"]}
-        answer = requests.get(environment["PLOOMES_URL"] + "/Contacts", headers=key, timeout=10)
+        held = [
+            len(requests.get(environment["PLOOMES_URL"] + path, headers=key, timeout=10).json()["value"])
+            for path in ("/Contacts", "/Tasks", "/InteractionRecords")
+        ]
         process.send_signal(number)
         assert process.wait(timeout=10) == 0
-    assert len(answer.json()["value"]) == 7
+    assert held == [7, 5, 6]

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from functions.ploomes_to_milvus import mapping
 from infra.config import (
     DAY,
     Alerts,
@@ -92,7 +93,7 @@ def stream(**keys: str) -> str:
 def test_the_shipped_integration_is_what_the_interface_documents(write: Write) -> None:
     shipped = (ROOT / "functions" / "ploomes_to_milvus" / "integration.yaml").read_bytes()
     functions = write(shipped, "ploomes_to_milvus")
-    loaded = load(functions, thorough=True)[0]
+    loaded = load(functions, None, lambda _, stream: mapping.OPTIONS.get(stream, {}), thorough=True)[0]
     assert loaded.source == SourceConfig("ploomes", Rate(80, 60.0), 300, RetryPolicy(5, 2.0))
     assert loaded.sink == SinkConfig("milvus", Rate(60, 60.0), 100, 4, RetryPolicy(3, 5.0), 10.0, 10)
     assert loaded.streams["customers"] == StreamConfig(
@@ -102,6 +103,9 @@ def test_the_shipped_integration_is_what_the_interface_documents(write: Write) -
         overlap=600.0,
         hold_back=60.0,
     )
+    for name in ("tasks", "interactions"):
+        stream = loaded.streams[name]
+        assert (stream.enabled, stream.options) == (False, {"max_age": timedelta(minutes=10)})
     assert loaded.monitoring == MonitoringConfig(False, "tcrm_monitoring_dataset", "tcrm_monitoring_table")
     assert loaded.retention == Retention(30 * DAY, 90 * DAY, 50 * DAY)
     assert loaded.alerts == Alerts(3, None)
@@ -113,7 +117,7 @@ def test_what_is_left_out_has_its_default(write: Write) -> None:
     loaded = load(write())[0]
     assert loaded.source == SourceConfig("ploomes", None, 300, RetryPolicy(5, 2.0))
     assert loaded.sink == SinkConfig("milvus", None, 100, 4, RetryPolicy(3, 5.0), 10.0, 10)
-    assert loaded.streams == {"customers": StreamConfig("customers", None, True, None, 600.0, 60.0, "newest", {})}
+    assert loaded.streams == {"customers": StreamConfig("customers", None, True, None, 600.0, 60.0, "newest", None, {})}
     assert (loaded.monitoring, loaded.retention, loaded.alerts) == (MonitoringConfig(), Retention(), Alerts())
 
 

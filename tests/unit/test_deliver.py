@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from shared.deliver import RECORD_SECONDS, Again, Settled
+from shared.deliver import Again, Settled
 from shared.errors import (
     CREDENTIALS,
     GENERAL,
@@ -38,6 +38,7 @@ from shared.ports import FailureQuery, Run
 from shared.record import Envelope
 from shared.replay import replay
 from shared.retry import LONGEST_WAIT, RetryPolicy
+from shared.sending import RECORD_SECONDS
 from tests.unit.fakes import (
     NEVER_ENDS,
     RULES,

@@ -16,7 +16,7 @@ from shared.errors import KILLED_ITS_SINK, REFUSED, AuthError, Leased
 from shared.outcome import Outcome, rejected
 from shared.ports import FailureQuery
 from shared.replay import replay
-from shared.sweep import REPUBLISH_AFTER, Swept, conclude_runs, find_lost, sweep
+from shared.sweep import REPUBLISH_AFTER, AlertChange, Swept, conclude_runs, find_lost, sweep
 from tests.unit.fakes import Process, Step, World, make_stream, spare_the_disk
 
 Make = Callable[..., Process]
@@ -39,7 +39,10 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
 
 
 def swept(process: Process) -> Swept:
-    return sweep([process.stream], process.home, process.notice)
+    def tell(change: AlertChange) -> None:
+        process.notice("alert_raised" if change.raised else "alert_cleared", alert=change.name)
+
+    return sweep([process.stream], process.home, process.notice, tell=tell)
 
 
 def lose_messages(process: Process) -> None:

@@ -1,4 +1,4 @@
-"""Ploomes: contacts read by keyset, some pages side by side.
+"""Reading Ploomes: contacts, tasks and interaction records by keyset, some pages side by side.
 
 How a window is read. Rows are those with `LastUpdateDate` in the window, ascending by `Id`, which never changes, and
 each page starts after the last Id of the page before it. A row that is touched while its window is being read leaves
@@ -30,12 +30,17 @@ import msgspec
 
 from infra.http import Http, redact
 from infra.pace import Pace
-from infra.systems import Connection, one_of
-from shared.errors import BAD_VERSION, NO_SOURCE_ID, ConfigError, GuardTripped, ProtocolError
+from infra.systems import Connection
+from shared.errors import BAD_VERSION, NO_SOURCE_ID, GuardTripped, ProtocolError
 from shared.ports import Page, Row, Window
 from shared.record import version_at
 
-EXPANDED: Final = {"Contacts": "Phones,Tags,City($expand=State)"}
+_THE_CONTACT: Final = "Contact($select=Id,Name,LegalName,TypeId,Register,CNPJ,CPF,Email;$expand=Phones)"
+EXPANDED: Final = {
+    "Contacts": "Phones,Tags,City($expand=State)",
+    "Tasks": f"Tags,{_THE_CONTACT}",
+    "InteractionRecords": f"Tags,{_THE_CONTACT}",
+}
 """What can be read, and what is asked for with it."""
 LARGEST_PAGE: Final = 300
 WIDEST: Final = 4
@@ -43,17 +48,6 @@ WIDEST: Final = 4
 
 _NO_ID: Final = (NO_SOURCE_ID, "the row has no Id")
 _BAD_DATE: Final = (BAD_VERSION, "LastUpdateDate cannot be read")
-
-
-def open_source(connection: Connection, read: str) -> Ploomes:
-    """Raises ConfigError for a set that is not read here, a page larger than Ploomes allows, or a missing key."""
-    one_of(EXPANDED, read, "Ploomes")
-    if not 1 <= connection.page_size <= LARGEST_PAGE:
-        raise ConfigError(
-            f"a page of {connection.page_size} rows: Ploomes gives 1 to {LARGEST_PAGE}",
-            cure=f"set source.page_size to {LARGEST_PAGE} or less",
-        )
-    return Ploomes(connection, read)
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -264,15 +258,20 @@ def _row(read: str, data: Any, found: int | None, before: int | str, place: int)
     if found is None:
         position = f"page-after:{before} row:{place}"
         return Row("", "", position, data if isinstance(data, dict) else {"row": data}, problem=_NO_ID)
-    position, origin = f"{read}({found})", str(found)
+    version = version_of(data)
+    problem = None if version else _BAD_DATE
+    return Row(str(found), version, f"{read}({found})", data, problem=problem)
+
+
+def version_of(row: dict[str, Any]) -> str:
+    """The version of a row that has an Id, empty if its date cannot be read."""
     try:
-        changed = datetime.fromisoformat(data["LastUpdateDate"])
+        changed = datetime.fromisoformat(row["LastUpdateDate"])
         if changed.tzinfo is None:
             raise ValueError("without an offset it may be any hour")
-        version = version_at(changed, origin)
+        return version_at(changed, str(row["Id"]))
     except (KeyError, TypeError, ValueError, OverflowError):
-        return Row(origin, "", position, data, problem=_BAD_DATE)
-    return Row(origin, version, position, data)
+        return ""
 
 
 def _within(window: Window) -> str:
