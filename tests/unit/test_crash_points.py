@@ -24,6 +24,7 @@ from shared.group import Group, as_message
 from shared.outcome import FAILED, LETTERS, Outcome, Passing
 from shared.ports import FailureQuery, Run, topic_of
 from shared.replay import replay
+from shared.sending import Sending
 from tests.unit.fakes import IN_MEMORY, Crash, Fuse, Process, Shelf, Step, World, make_stream, spare_the_disk
 
 THINGS = 40
@@ -352,26 +353,26 @@ def test_a_store_that_forgets_who_was_sending_is_found(tmp_path: Path, monkeypat
 
 
 def test_doubt_that_leads_to_no_probe_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def send_without_asking(self: Delivery, items: list[Any]) -> list[Any]:
+    def send_without_asking(self: Sending, items: list[Any]) -> list[Any]:
         for item in items:
             item.doubtful = False
         return items
 
-    monkeypatch.setattr(Delivery, "probe", send_without_asking)
+    monkeypatch.setattr(Sending, "probe", send_without_asking)
     assert_found(tmp_path, check_exactly_once, "sent twice", step=3)
     assert_found(tmp_path, check_at_most_once, "sent twice", step=3, change=False, askable=False)
 
 
 def test_a_batch_that_is_settled_before_it_is_sent_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    send_portion = Delivery.send_portion
+    send_portion = Sending.send_portion
 
-    def claim_first(self: Delivery, portion: list[Any]) -> list[Any]:
+    def claim_first(self: Sending, portion: list[Any]) -> list[Any]:
         for item in portion:
             self.letters[item.place] = LETTERS[Outcome.DELIVERED]
-        self.record(keep=True, settled=False)
+        self.delivery.record(keep=True, settled=False)
         return send_portion(self, portion)
 
-    monkeypatch.setattr(Delivery, "send_portion", claim_first)
+    monkeypatch.setattr(Sending, "send_portion", claim_first)
     assert_found(tmp_path, check_exactly_once, step=3)
 
 

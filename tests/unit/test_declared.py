@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.accepted import Refused, option
-from shared.conditions import Condition, compile_conditions
-from shared.declared import FieldRule, compile_fields
+from shared.declared.conditions import Condition, compile_conditions
+from shared.declared.faults import Fault, Faults
+from shared.declared.fields import FieldRule, compile_fields
 from shared.errors import ConfigError, RecordError
-from shared.faults import Fault, Faults
 
 FIELDS = dict[str, str | FieldRule]
 ONLY = list[Condition]

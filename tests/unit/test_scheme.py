@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.cron import judge_cron
+from shared.declared.cron import judge_cron
+from shared.declared.faults import Fault, Wrong
+from shared.declared.scheme import Moments, Scheme, SchemeMistakes, read_scheme
+from shared.declared.templates import days_ago, template
 from shared.errors import ConfigError, RecordError
-from shared.faults import Fault, Wrong
-from shared.scheme import Moments, Scheme, SchemeMistakes, read_scheme
-from shared.templates import days_ago, template
 
 SOURCE = """\
 {

@@ -17,10 +17,10 @@ from typing import Any
 
 import msgspec
 
-from shared import convert
+from shared.declared import convert
+from shared.declared.faults import Fault, Faults, shown
+from shared.declared.paths import MISSING, Path, look, path_at
 from shared.errors import RecordError
-from shared.faults import Fault, Faults, shown
-from shared.paths import MISSING, Path, look, path_at
 from shared.ports import Filter
 
 Scalar = str | int | float | bool

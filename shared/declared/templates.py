@@ -22,8 +22,8 @@ import msgspec
 from jinja2 import nodes
 from jinja2.sandbox import SandboxedEnvironment
 
-from shared.convert import EPOCH, clock, day, milliseconds
-from shared.faults import Wrong, nearest, shown, unknown
+from shared.declared.convert import EPOCH, clock, day, milliseconds
+from shared.declared.faults import Wrong, nearest, shown, unknown
 
 LONGEST: Final = 2_000
 MOST_DAYS: Final = 36_500

@@ -25,10 +25,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from shared import convert
+from shared.declared import convert
+from shared.declared.faults import Fault, Faults, shown, unknown
+from shared.declared.paths import MISSING, Path, look, path_at, put
 from shared.errors import RecordError
-from shared.faults import Fault, Faults, shown, unknown
-from shared.paths import MISSING, Path, look, path_at, put
 
 
 class LookUp(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

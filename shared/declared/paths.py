@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from shared.declared.faults import Fault, Wrong, shown
 from shared.errors import RecordError
-from shared.faults import Fault, Wrong, shown
 
 Path = tuple[str, ...]
 MISSING: Final[Any] = object()

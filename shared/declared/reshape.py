@@ -11,10 +11,10 @@ from functools import lru_cache
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from shared import convert
+from shared.declared import convert
+from shared.declared.faults import Wrong, shown, unknown
+from shared.declared.paths import MISSING, look, parse_path, put
 from shared.errors import RecordError
-from shared.faults import Wrong, shown, unknown
-from shared.paths import MISSING, look, parse_path, put
 
 MOST_ROWS: Final = 10_000
 """Rows of one row: several arrays multiply."""

@@ -7,10 +7,10 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from shared import convert
+from shared.declared import convert
+from shared.declared.faults import Wrong, shown
+from shared.declared.templates import Moments, template
 from shared.errors import ConfigError
-from shared.faults import Wrong, shown
-from shared.templates import Moments, template
 
 DEEPEST: Final = 12
 Kind = Literal["string", "int", "float", "boolean", "object", "array"]

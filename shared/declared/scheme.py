@@ -17,12 +17,12 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from shared.cron import judge_cron
-from shared.descriptors import DEEPEST, Descriptor, built_of, has_value, key_of, texts_of, value_of
-from shared.faults import Fault, Faults, Wrong, nearest, shown
-from shared.paths import parse_path
-from shared.reshape import conversion, flattened, formatted
-from shared.templates import Moments, template
+from shared.declared.cron import judge_cron
+from shared.declared.descriptors import DEEPEST, Descriptor, built_of, has_value, key_of, texts_of, value_of
+from shared.declared.faults import Fault, Faults, Wrong, nearest, shown
+from shared.declared.paths import parse_path
+from shared.declared.reshape import conversion, flattened, formatted
+from shared.declared.templates import Moments, template
 
 LARGEST: Final = 1_000_000
 """Bytes."""
