@@ -6,9 +6,10 @@ A reader is pure: it gives the value ready for use, or raises Refused with what 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Final, NamedTuple, Union, get_args, get_origin
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -16,8 +17,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from infra.environment import address_fault
-from infra.mistakes import nearest
+from infra.mistakes import nearest, shown
 from infra.quantities import DURATION_FORMS, RATE_FORMS, Rate, parse_duration, parse_rate
+from shared.declared.faults import Fault
+from shared.declared.metadata import Metadata
 from shared.retry import RetryPolicy
 
 
@@ -27,6 +30,14 @@ class Refused(Exception):
     def __init__(self, expected: str, cure: str, found: str = "") -> None:
         super().__init__(expected)
         self.expected, self.cure, self.found = expected, cure, found
+
+
+class RefusedFile(Exception):
+    """A file that a value names, with everything that is wrong in it."""
+
+    def __init__(self, file: Path, faults: Sequence[Fault]) -> None:
+        super().__init__(f"{file}: {faults[0].path}: found {faults[0].found}, expected {faults[0].expected}")
+        self.file, self.faults = file, faults
 
 
 Reader = Callable[[Any], Any]
@@ -158,8 +169,52 @@ def zone(value: Any) -> ZoneInfo:
         raise Refused("a time zone of the IANA database", "write for example America/Sao_Paulo") from None
 
 
-def option(kind: Any, value: Any) -> Any:
-    """A key of a stream's own. Raises Refused if `value` is no `kind`."""
+class MetadataFiles(msgspec.Struct, frozen=True):
+    """The files of the schemes of the two ends, which are read when they are needed."""
+
+    source: Path | None = None
+    target: Path | None = None
+
+    def read(self) -> Metadata:
+        """Raises RefusedFile."""
+        from shared.declared.scheme import SchemeMistakes, read_scheme  # its templates are slow to load
+
+        schemes = {}
+        for end, file in (("source", self.source), ("target", self.target)):
+            if file is None:
+                continue
+            try:
+                schemes[end] = read_scheme(file.read_bytes())
+            except OSError as error:
+                found = error.strerror or "nothing that can be read"
+                raise RefusedFile(file, [Fault("", found, "a scheme's metadata as JSON", "correct the name")]) from None
+            except SchemeMistakes as error:
+                raise RefusedFile(file, error.mistakes) from None
+        return Metadata(**schemes)
+
+
+def metadata(folder: Path, value: Any) -> MetadataFiles:
+    """The files that are named, relative to the integration's folder."""
+    ends = MetadataFiles.__struct_fields__
+    if not isinstance(value, dict) or not value or not value.keys() <= set(ends):
+        raise Refused(f"a mapping of {' and '.join(ends)} to files", "write for example {source: source.json}")
+    for end, name in value.items():
+        if not isinstance(name, str) or not name:
+            raise Refused(f"the name of a file for {end}", f"write for example {end}: {end}.json", shown(name))
+    return MetadataFiles(**{end: folder / Path(name).expanduser() for end, name in value.items()})
+
+
+def metadata_that_can_be_read(folder: Path, value: Any) -> MetadataFiles:
+    """Raises RefusedFile too."""
+    files = metadata(folder, value)
+    files.read()
+    return files
+
+
+def option(kind: Any, value: Any, folder: Path = Path()) -> Any:
+    """A key of a stream's own; files are relative to the folder. Raises Refused if `value` is no `kind`."""
+    if kind is Metadata:
+        return metadata(folder, value)
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     if NoneType in kinds and (value is None or value == "none"):
         return None

@@ -19,6 +19,7 @@ from infra.accepted import Reader, Refused, Section
 from infra.mistakes import ConfigMistakes, Mistake, nearest, shown
 from infra.quantities import Rate
 from infra.yamlfile import Document, KeyPath
+from shared.declared.metadata import Metadata
 from shared.retry import RetryPolicy
 
 DAY: Final = 86_400.0
@@ -262,7 +263,13 @@ class _Reading:
                 self.refuse(path, shown(name), accepted.NAME_FORM, "rename the stream")
                 continue
             options = options_of(self.folder, name)
-            keys: dict[str, Reader | Section] = {key: partial(accepted.option, kind) for key, kind in options.items()}
+            folder = self.base.file.parent
+            keys: dict[str, Reader | Section] = {
+                key: partial(accepted.option, kind, folder=folder) for key, kind in options.items()
+            }
+            if thorough:
+                files = partial(accepted.metadata_that_can_be_read, folder)
+                keys |= {key: files for key, kind in options.items() if kind is Metadata}
             keys |= _STREAM_KEYS
             if thorough:
                 keys["schedule"] = accepted.schedule_that_comes_around
@@ -291,6 +298,11 @@ class _Reading:
                 read[key] = reader(value[key])
             except Refused as refused:
                 self.refuse((*path, key), refused.found or shown(value[key]), refused.expected, refused.cure)
+            except accepted.RefusedFile as refused:
+                self.mistakes += [
+                    Mistake(str(refused.file), fault.path, None, fault.found, fault.expected, fault.cure)
+                    for fault in refused.faults
+                ]
         return section.build(**read) if len(self.mistakes) == before else None
 
     def removed_in_vain(self, path: KeyPath, known: Iterable[str]) -> list[Any]:

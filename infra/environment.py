@@ -31,6 +31,8 @@ class SystemVariables(msgspec.Struct, frozen=True):
     secrets: tuple[str, ...] = ()
     calls_per_minute: int = 0
     """What the vendor allows an account, 0 where it says nothing."""
+    optional: tuple[str, ...] = ()
+    """Handed on where they are set, and never missing."""
 
 
 SYSTEM_VARIABLES: Final[Mapping[str, SystemVariables]] = {
@@ -38,7 +40,13 @@ SYSTEM_VARIABLES: Final[Mapping[str, SystemVariables]] = {
     "milvus": SystemVariables("MILVUS_URL", "https://apiintegracao.milvus.com.br/api", ("MILVUS_TOKEN",)),
     # In spite of its name the vendor's only published host, and its production.
     "okki": SystemVariables("OKKI_URL", "https://api-sandbox.xiaoman.cn", ("OKKI_CLIENT_ID", "OKKI_CLIENT_SECRET")),
-    "qeasy": SystemVariables("QEASY_URL", "https://api.qeasy.cloud", ("QEASY_APP_KEY", "QEASY_APP_SECRET")),
+    "qeasy": SystemVariables(
+        "QEASY_URL",
+        "https://api.qeasy.cloud",
+        ("QEASY_APP_KEY", "QEASY_APP_SECRET"),
+        calls_per_minute=60,
+        optional=("QEASY_SCHEME",),
+    ),
     "prisma": SystemVariables("PRISMA_URL", None, ("PRISMA_TOKEN",)),
     "ga4": SystemVariables("GA4_URL", "https://www.google-analytics.com", ("GA4_MEASUREMENT_ID", "GA4_API_SECRET")),
     "data_manager": SystemVariables("DATA_MANAGER_URL", "https://datamanager.googleapis.com"),
@@ -88,7 +96,8 @@ def system_settings(system: str, environ: Mapping[str, str]) -> SystemSettings:
             messages.append(f"{variables.url_variable} {fault}")
             cures.append(f"export {variables.url_variable}={variables.default_url or 'https://<host>'}")
         raise ConfigError(f"{system}: {'; '.join(messages)}", cure="; ".join(cures))
-    return SystemSettings(url.rstrip("/"), {name: _value(name, environ) for name in variables.secrets})
+    names = (*variables.secrets, *(name for name in variables.optional if _value(name, environ)))
+    return SystemSettings(url.rstrip("/"), {name: _value(name, environ) for name in names})
 
 
 def missing_secrets(integrations: Iterable[Integration], environ: Mapping[str, str]) -> list[str]:

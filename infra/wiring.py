@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from infra import config, environment
+from infra.accepted import MetadataFiles, RefusedFile
 from infra.clock import SystemClock
 from infra.systems import Connection
 from shared.deliver import Health
@@ -140,7 +141,9 @@ class Hub:
         if isinstance(found, Rules):
             return found
         try:
-            return found(each.options)
+            return found({key: _read(value) for key, value in each.options.items()})
+        except RefusedFile as error:
+            raise ConfigError(str(error), cure=f"./waybill check {integration}") from error
         except ConfigError as error:
             raise ConfigError(f"{integration}, stream {each.name}: {error}", cure=error.cure) from error
 
@@ -219,10 +222,15 @@ class Hub:
 
     def open_source(self, stream: Stream) -> Source:
         """Raises ConfigError where a secret is missing."""
+        request = stream.rules.request
+        more: Mapping[str, Any] = {}
+        if request is not None:
+            cursor = self.home.runs.state(stream.integration, stream.name).cursor
+            more = {"request": request(cursor, self.clock.now())}
         integration = self.integration(stream.integration)
         end = integration.source
         module = _system(end.system)
-        connection = self._connection(stream, "source", end.system, end.rate_limit, end.page_size, end.retry)
+        connection = self._connection(stream, "source", end.system, end.rate_limit, end.page_size, end.retry, more)
         source: Source = module.open_source(connection, stream.rules.read)
         return source
 
@@ -243,7 +251,9 @@ class Hub:
         sink: Sink = module.open_sink(connection, stream.rules.write)
         return sink
 
-    def _connection(self, stream: Stream, end: str, system: str, rate: Any, size: int, retry: Any) -> Connection:
+    def _connection(
+        self, stream: Stream, end: str, system: str, rate: Any, size: int, retry: Any, more: Mapping[str, Any] = {}
+    ) -> Connection:
         """`rate` is this end's own part of what the system allows, whatever other ends take of it."""
         if "." in system:
             settings = _system(system).settings(self.environ)
@@ -258,7 +268,11 @@ class Hub:
             clock=self.clock,
             pace_file=self._pace_folder() / f"{stream.integration}-{end}" if rate else None,
             stopping=lambda: self.clock.stopping,
-            options=self.integration(stream.integration).streams[stream.name].options,
+            options={
+                **self.integration(stream.integration).streams[stream.name].options,
+                **stream.rules.settings,
+                **more,
+            },
         )
 
     def _pace_folder(self) -> Path:
@@ -271,7 +285,7 @@ class Hub:
         return self._health.setdefault((stream.integration, stream.name), Health())
 
     def check_environment(self, streams: list[Stream]) -> None:
-        """Raises one ConfigError that names all secrets that these streams lack."""
+        """Raises one ConfigError that names all secrets that these streams lack, or what else a sink is missing."""
         names = dict.fromkeys(stream.integration for stream in streams)
         missing = environment.missing_secrets([self.integration(name) for name in names], self.environ)
         if missing:
@@ -279,6 +293,8 @@ class Hub:
                 f"missing in the environment: {', '.join(missing)}",
                 cure="; ".join(f"export {name}=..." for name in missing),
             )
+        for stream in streams:
+            self.open_sink(stream).close()
 
     def close(self) -> None:
         for sink in self._opened:
@@ -287,6 +303,11 @@ class Hub:
         for place in ("embedded", "google"):
             if place in self.__dict__:
                 getattr(self, place).close()
+
+
+def _read(value: Any) -> Any:
+    """What an option stands for: files are read when their stream is needed."""
+    return value.read() if isinstance(value, MetadataFiles) else value
 
 
 def _system(name: str) -> ModuleType:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from itertools import islice
 
 from shared.errors import TransientError
-from shared.outcome import Absent
+from shared.outcome import Absent, Passing, Probe
 from shared.plan import judge_row, left_out
 from shared.ports import Change, Home, Row, Sink, Source, Window
 from shared.record import Record
@@ -57,6 +57,28 @@ def compare_with_target(
         if stopping():
             raise TransientError("stopped in the middle of the comparison")
         changes = [Change(cell.key, "upsert", {}, cell.target_id) for cell in portion]
-        for cell, found in zip(portion, sink.find(changes), strict=False):
+        for cell, found in zip(portion, asked(changes, stream, home, sink), strict=False):
             if isinstance(found, Absent):
                 yield {"key": cell.key, "where": "target", "reason": "delivered before, and not at the target"}
+
+
+def asked(changes: list[Change], stream: Stream, home: Home, sink: Sink) -> list[Probe]:
+    """What the target says of these keys, asked again by the stream's policy where it did not answer.
+
+    Raises TransientError if it does not answer in the end: silence about a key says nothing of it.
+    """
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            found = list(sink.find(changes))
+            failed = next((each for each in found if isinstance(each, Passing)), None)
+            error = None if failed is None else TransientError(failed.reason, after=failed.after)
+        except TransientError as failure:
+            error = failure
+        if error is None:
+            return found
+        wait = stream.retry.next_wait(tries, error.after, home.clock.random)
+        if wait is None:
+            raise error
+        home.clock.sleep(wait)

@@ -186,8 +186,9 @@ class Delivery:
             failures = self.open_failures(record.key, cell) if outcome is None else []
             if not replaying and any(self.is_known(failure, record) for failure in failures):
                 outcome = Outcome.DUPLICATE
-            if outcome is None and self.stream.rules.once and cell is not None:
-                outcome = judge_once(record, cell, run)
+            once = self.stream.rules.once
+            if outcome is None and once is not None and cell is not None:
+                outcome = judge_once(record, cell, run, once)
             if outcome is not None:
                 self.decide(place, record, Verdict(outcome))
                 continue

@@ -122,7 +122,7 @@ class Fetcher:
     def dated_filters(self, run: Run) -> Sequence[Filter]:
         """The rules about age, as of where the stream had come to when this run began."""
         made = self.stream.rules.dated_filters
-        return () if made is None else made(come_to(self.state, run.started_at))
+        return () if made is None or run.window is None else made(come_to(self.state, run.window, self.stream))
 
     def taken_up(self, keys: Sequence[str]) -> set[str]:
         """The keys that travelled before, or are on their way: a rule about age has no say in what becomes of them."""
@@ -339,8 +339,8 @@ class Fetcher:
         state: StreamState = self.home.runs.state(run.integration, run.stream)
         if run.cursor_after is not None:
             state.cursor = max(run.cursor_after, state.cursor or run.cursor_after)
-        if self.stream.rules.dated_filters is not None:
-            state.aged_from = come_to(self.state, run.started_at)
+        if self.stream.rules.dated_filters is not None and run.window is not None:
+            state.aged_from = come_to(self.state, run.window, self.stream)
         state.last_run = run.id
         if not self.delivers:
             state.consecutive_failures = 0
@@ -369,10 +369,11 @@ def fetch(
         home.leases.release(lease)
 
 
-def come_to(state: StreamState, started_at: datetime) -> datetime:
-    """Where a stream had come to when a run began: its cursor, or the start of the first run, which a hold-back leaves
-    ahead of the cursor."""
-    return max(state.cursor or started_at, state.aged_from or state.cursor or started_at)
+def come_to(state: StreamState, window: Window, stream: Stream) -> datetime:
+    """Where a stream had come to when a run over this window began, by the source's clock: its cursor, or the start of
+    the first run, which a hold-back leaves ahead of the cursor that it comes to."""
+    start = state.cursor or window.until - TICK + stream.hold_back
+    return max(start, state.aged_from or start)
 
 
 def note_result(stream: Stream, home: Home, run: Run, *, well: bool) -> None:

@@ -46,8 +46,9 @@ def plan_stream(stream: Stream, home: Home, source: Source, sink: Sink) -> Strea
     if until <= since:
         return plan
     made = stream.rules.dated_filters
-    dated = () if made is None else made(come_to(state, home.clock.now()))
-    for page in source.pages(Window(since, until), ""):
+    window = Window(since, until)
+    dated = () if made is None else made(come_to(state, window, stream))
+    for page in source.pages(window, ""):
         plan.pages += 1
         judge_page(page.rows, stream, home, sink, plan, dated)
     return plan
@@ -68,8 +69,8 @@ def judge_page(rows: Any, stream: Stream, home: Home, sink: Sink, plan: StreamPl
         outcome = judge_version(record, cell, stream.on_conflict, replaying=False)
         if cell is None and left_out(record, dated):
             outcome = Outcome.FILTERED
-        elif outcome is None and stream.rules.once and cell is not None:
-            outcome = judge_once(record, cell, "")
+        elif outcome is None and stream.rules.once is not None and cell is not None:
+            outcome = judge_once(record, cell, "", stream.rules.once)
         content: dict[str, Any] = {}
         if outcome is None:
             try:

@@ -532,14 +532,19 @@ class Rules(msgspec.Struct, frozen=True):
     long as there is none. So a late run loses nothing to them. They have no say in a key that travelled before."""
     polled: bool = False
     """The source has no versions: the run's start stands for one, and a change is found by its content."""
-    once: bool = False
-    """What is at the target stays as it arrived: later versions are filtered under the rule `ALREADY_THERE`."""
+    once: Outcome | None = None
+    """What is at the target stays as it arrived, and this becomes of later versions: FILTERED (under the rule
+    `ALREADY_THERE`) or UNCHANGED. None sends them."""
     awaits: str = ""
     """The stream of this integration whose records have to be at the target before (`Passing.awaits`)."""
     mentioned_in: Mapping[str, Callable[[dict[str, Any]], str]] = {}
     """Streams of this integration whose records tell of this stream's objects under keys of their own, and how to find
     in such a record the key that its object has here: "" if it tells of none. Never raises. Whoever is forgotten is
     forgotten there too (`shared/forget.py`)."""
+    settings: Mapping[str, Any] = {}
+    """What the two connectors are told besides the keys of the stream's own (`Connection.options`)."""
+    request: Callable[[datetime | None, datetime], Mapping[str, Any]] | None = None
+    """Parameters of the source's calls, by the last cursor (None before the first run) and now."""
     two_way: bool = False
     """The integration that goes the other way has a stream of this name, with the same keys, that brings the target's
     own changes back here (`shared/opposite.py`)."""

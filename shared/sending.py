@@ -286,7 +286,7 @@ class Sending:
         """The target holds the key: it is delivered if the content is this one, else it is an update by id, which may
         go if it can be repeated or if it certainly did not arrive."""
         beside = self.beside.concerns(item.record)
-        stays = self.stream.rules.once or (found.stays and not beside)
+        stays = self.stream.rules.once is not None or (found.stays and not beside)
         if (found.same or stays) and item.record.operation != "delete":
             if beside:
                 self.note_shown(item, found)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ("tests.emulators",)
 
@@ -24,3 +25,7 @@ def scrubbed_environment() -> Iterator[None]:
             if name.startswith(FOREIGN_PREFIXES) or name.lower() in FOREIGN:
                 patch.delenv(name)
         yield
+
+# A slow machine is no failure, and the same code gives the same examples.
+settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")

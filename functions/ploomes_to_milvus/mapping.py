@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 from shared.documents import PERSON, document_in, unmasked
 from shared.errors import BAD_VERSION, NO_SOURCE_ID, ConfigError, RecordError
 from shared.mapping import digits, filled, line, text
+from shared.outcome import Outcome
 from shared.ports import Filter, Rules
 
 ZIP_LENGTH: Final = 8
@@ -213,7 +214,7 @@ def tickets(kind: Kind, options: Mapping[str, Any]) -> Rules:
             ("without_client", lambda data: not data.get("ContactId") or not _child(data, "Contact")),
         ),
         dated_filters=too_old,
-        once=not follow_up,
+        once=None if follow_up else Outcome.FILTERED,
         awaits="customers",
     )
 

@@ -20,6 +20,7 @@ from functions.ploomes_to_milvus.mapping import (
     tickets,
 )
 from shared.errors import BAD_IDENTITY, NO_IDENTITY, ConfigError, RecordError
+from shared.outcome import Outcome
 from shared.ports import Rules
 
 INSTALL, DELIVER = 40012345, 40012346
@@ -170,10 +171,10 @@ def test_a_day_without_a_time_stays_that_day_in_every_zone() -> None:
 
 
 def test_an_edited_task_stays_by_default_and_is_followed_up_by_configuration() -> None:
-    assert (rules().once, "follow_up" in rules().to_target(DATA)) == (True, False)
+    assert (rules().once, "follow_up" in rules().to_target(DATA)) == (Outcome.FILTERED, False)
     made = rules(on_edit="follow_up")
     first, second = made.to_target(DATA), made.to_target(DATA | {"LastUpdateDate": "2024-03-01T00:00:00.1-03:00"})
-    assert made.once is False
+    assert made.once is None
     assert first["follow_up"]["marker"] == "[Ploomes T123 2024-02-29T23:59:30.12-03:00]"
     assert second["follow_up"]["text"].startswith("Alterado no Ploomes em 2024-03-01 00:00:00\nInstalar o relógio\n")
     assert first["follow_up"]["marker"] != second["follow_up"]["marker"]

@@ -80,7 +80,7 @@ def assert_books(process: Process) -> None:
 
 
 def test_what_is_there_stays_and_later_versions_are_filtered(make: Make) -> None:
-    process = make(once=True)
+    process = make(once=Outcome.FILTERED)
     put(process, 1)
     assert run(process) == {"fetched": 1, "delivered": 1}
     put(process, 1, "changed")
@@ -90,7 +90,7 @@ def test_what_is_there_stays_and_later_versions_are_filtered(make: Make) -> None
 
 
 def test_the_first_version_is_unchanged_when_it_is_read_again(make: Make) -> None:
-    process = make(once=True)
+    process = make(once=Outcome.FILTERED)
     put(process, 1)
     run(process)
     assert run(process, Order(full=True)) == {"fetched": 1, "unchanged": 1}
@@ -99,7 +99,7 @@ def test_the_first_version_is_unchanged_when_it_is_read_again(make: Make) -> Non
 
 
 def test_a_mapping_that_changed_sends_nothing_again(make: Make) -> None:
-    process = make(once=True)
+    process = make(once=Outcome.FILTERED)
     put(process, 1)
     run(process)
     rules = msgspec.structs.replace(process.stream.rules, to_target=lambda data: {"title": data["name"]})
@@ -109,7 +109,7 @@ def test_a_mapping_that_changed_sends_nothing_again(make: Make) -> None:
 
 
 def test_the_first_version_that_arrives_is_the_one_that_stays(make: Make) -> None:
-    process = make(once=True)
+    process = make(once=Outcome.FILTERED)
     process.world.target.refused = {"K1"}
     put(process, 1)
     assert run(process) == {"fetched": 1, "rejected": 1}
@@ -124,7 +124,7 @@ def test_the_first_version_that_arrives_is_the_one_that_stays(make: Make) -> Non
 
 
 def test_a_later_version_changes_nothing_of_one_that_arrived_unseen(make: Make) -> None:
-    process = make(once=True)
+    process = make(once=Outcome.FILTERED)
     process.sink.script = {"K1": [Step.SILENT_AFTER]}
     put(process, 1)
     assert run(process) == {"fetched": 1, "unknown": 1}
@@ -135,7 +135,7 @@ def test_a_later_version_changes_nothing_of_one_that_arrived_unseen(make: Make) 
 
 
 def test_a_replay_of_a_first_version_of_unknown_fate_finds_it(make: Make) -> None:
-    process = make(once=True)
+    process = make(once=Outcome.FILTERED)
     process.sink.script = {"K1": [Step.SILENT_AFTER]}
     put(process, 1)
     run(process)
@@ -146,7 +146,7 @@ def test_a_replay_of_a_first_version_of_unknown_fate_finds_it(make: Make) -> Non
 
 
 def test_a_failure_of_a_later_version_is_over_once_an_earlier_one_is_there(make: Make) -> None:
-    process = make(once=True)
+    process = make(once=Outcome.FILTERED)
     process.world.target.refused = {"K1"}
     put(process, 1)
     run(process)

@@ -21,15 +21,19 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
+import msgspec
+
 from infra.systems import Connection
 from infra.systems.okki.api import Api, rows_of, text_of, whole
-from shared.errors import NO_SOURCE_ID, ConfigError, GuardTripped
+from shared.errors import BAD_IDENTITY, NO_SOURCE_ID, ConfigError, GuardTripped
 from shared.ports import Page, Row, Window
 from shared.record import version_at
 
 LIST: Final = "/v1/user/list"
 DEPARTMENTS: Final = "/v1/user/departmentList"
-STATES: Final = ("1", "0", "2")
+USER_ID: Final = "user_id"
+NORMAL: Final = "1"
+STATES: Final = (NORMAL, "0", "2")
 """Normal, frozen, deleted: `enable_flag`."""
 
 _NO_ID: Final = (NO_SOURCE_ID, "the user has no user_id")
@@ -37,7 +41,8 @@ Department = dict[str, Any]
 
 
 class Users:
-    """The source of users. `request` among the options holds parameters that go with every call of the list."""
+    """The source of users. Of the options, `request` holds parameters that go with every call of the list; `key` names
+    the field that users are known by, if it is not the user_id, and `inactive` says that all of them are wanted."""
 
     system = "okki"
 
@@ -46,6 +51,8 @@ class Users:
             raise ConfigError("a page without rows", cure="set source.page_size to 1 or more")
         self._size = connection.page_size
         request = connection.options.get("request") or {}
+        self._key = str(connection.options.get("key") or USER_ID)
+        self._inactive = bool(connection.options.get("inactive"))
         self._request = {name: "" if value is None else str(value) for name, value in request.items()}
         self._api = Api(connection, "user")
         self.location = self._api.location(LIST)
@@ -92,7 +99,21 @@ class Users:
                 origin = str(number)
                 data = {**user, "user_id": origin, **_joined(user, departments)}
                 users[number] = Row(origin, version_at(instant, origin), f"users({origin})", data)
+        if self._key != USER_ID:
+            self._set_shared_apart(users)
         return users, nameless
+
+    def _set_shared_apart(self, users: dict[int, Row]) -> None:
+        """Gives each user a problem whose key another one has too. Who is not wanted takes it from nobody."""
+        holders: dict[str, list[int]] = {}
+        for number, row in users.items():
+            if self._inactive or text_of(row.data.get("enable_flag")) in ("", NORMAL):
+                holders.setdefault(" ".join(text_of(row.data.get(self._key)).split()), []).append(number)
+        for key, numbers in holders.items():
+            if key and len(numbers) > 1:
+                problem = (BAD_IDENTITY, f"another user has this {self._key} too")
+                for number in numbers:
+                    users[number] = msgspec.structs.replace(users[number], problem=problem)
 
 
 def departments_of(rows: list[Any]) -> dict[str, Department]:

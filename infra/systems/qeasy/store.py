@@ -42,7 +42,7 @@ class Store:
     system = "qeasy"
 
     def __init__(self, connection: Connection) -> None:
-        scheme = str(connection.options.get("scheme") or "").strip()
+        scheme = str(connection.options.get("scheme") or connection.secrets.get("QEASY_SCHEME") or "").strip()
         if not scheme:
             raise ConfigError("no scheme of Qeasy is named", cure="set `scheme:` on the stream, or export QEASY_SCHEME")
         self.bulk = max(1, min(MOST_ROWS, connection.page_size))
@@ -156,7 +156,8 @@ class Store:
 
     def _id_of(self, change: Change) -> Any:
         """What the row's id will be at Qeasy, None where it has none to be found by."""
-        if change.operation == "delete":
+        # Whoever asks about a key alone, as an audit does, has no content.
+        if change.operation == "delete" or not change.content:
             return change.key
         found = change.content.get(self._id_field)
         return found if isinstance(found, str | int) and found != "" else None
