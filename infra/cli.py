@@ -452,6 +452,9 @@ def serve(session: Session, port: int, host: str) -> int:
     "--interactions", metavar="N", default=100, show_default=True, type=click.IntRange(min=0), help="In Ploomes."
 )
 @click.option("--clients", metavar="N", default=0, type=click.IntRange(min=0), help="Milvus clients of its own.")
+@click.option("--users", metavar="N", default=100, show_default=True, type=click.IntRange(min=0), help="In OKKI.")
+@click.option("--departments", metavar="N", default=20, show_default=True, type=click.IntRange(min=0), help="In OKKI.")
+@click.option("--same-nicknames", metavar="N", default=0, type=click.IntRange(min=0), help="Users sharing a nickname.")
 @click.option("--faults", metavar="F", default="", help="Such as 429=2%,503=1%,drop=1%,short_pages=10%.")
 @click.option(
     "--ploomes-per-minute", metavar="N", default=120, show_default=True, type=click.IntRange(min=0), help="0: no limit."

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -194,7 +195,7 @@ class Handlers:
             try:
                 runs = fetch(
                     stream,
-                    lambda stream=stream: self.hub.open_source(stream),  # type: ignore[misc]
+                    partial(self.hub.open_source, stream, catches_up=asked.catch_up),
                     self.hub.home,
                     order,
                     self.notice,

@@ -15,6 +15,7 @@ from infra.report import rules_of, run_report, stamp, state_of, systems_of
 from infra.wiring import Hub
 from shared.accounting import Counts, StreamAudit, audit_stream
 from shared.cleanup import clean_up
+from shared.declared.faults import Faults
 from shared.errors import NUMBERS, ConfigError
 from shared.outcome import OUTCOMES
 from shared.ports import Failure, FailureQuery, Run, lease_name
@@ -59,7 +60,7 @@ def check(hub: Hub, name: str | None) -> dict[str, Any]:
                 if stream.enabled:
                     hub.rules(integration.name, stream)
             except ConfigError as error:
-                mistakes.append(_mistake(str(integration.file), f"streams.{stream.name}", str(error), error.cure))
+                mistakes += _mistakes_of(error, str(integration.file), f"streams.{stream.name}")
         for system in (integration.source.system, integration.sink.system):
             if "." in system:
                 continue
@@ -75,6 +76,17 @@ def check(hub: Hub, name: str | None) -> dict[str, Any]:
     if not any(stream.enabled for each in integrations for stream in each.streams.values()):
         notes.append("no stream is enabled")
     return {"integrations": [each.name for each in integrations], "mistakes": unique, "notes": notes}
+
+
+def _mistakes_of(error: ConfigError, file: str, path: str) -> list[dict[str, Any]]:
+    """Each thing that is wrong with a stream's own keys, or the one that there is."""
+    declared = error.__cause__
+    if isinstance(declared, Faults):
+        return [
+            {**_mistake(file, f"{path}.{fault.path}", fault.found, fault.cure), "expected": fault.expected}
+            for fault in declared.mistakes
+        ]
+    return [_mistake(file, path, str(error), error.cure)]
 
 
 def _mistake(file: str, path: str, found: str, cure: str) -> dict[str, Any]:

@@ -173,7 +173,8 @@ def failures(document: dict[str, Any]) -> None:
         return
     table = _table("stream", "key", "outcome", "number", "reason", "tries", "last try", "position")
     for f in document["failures"]:
-        reason = f"{f['field']}: {f['reason']}" if f["field"] else f["reason"]
+        named = f["field"] and not f["reason"].startswith(f["field"])
+        reason = f"{f['field']}: {f['reason']}" if named else f["reason"]
         _row(
             table, f["stream"], f["key"], f["outcome"], f["number"], reason, f["attempts"], f["last_at"], f["position"]
         )

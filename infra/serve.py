@@ -122,11 +122,13 @@ class Timetable:
         self.hub = hub
         self.crons: dict[Due, str] = {}
         for name in names:
-            for stream in hub.integration(name).streams.values():
-                if stream.enabled and stream.schedule:
-                    self.crons[Due(name, stream.name)] = stream.schedule
-                if stream.enabled and stream.catch_up is not None:
-                    self.crons[Due(name, stream.name, catch_up=True)] = stream.catch_up.schedule
+            integration = hub.integration(name)
+            for stream in hub.streams(integration):
+                schedule, catch_up = integration.streams[stream.name].schedule, hub.catch_up(stream)
+                if schedule:
+                    self.crons[Due(name, stream.name)] = schedule
+                if catch_up is not None:
+                    self.crons[Due(name, stream.name, catch_up=True)] = catch_up.schedule
         self.due = {due: next_after(cron, hub.clock.now()) for due, cron in self.crons.items()}
 
     def take_due(self) -> list[tuple[Due, datetime]]:

@@ -218,15 +218,19 @@ class Hub:
         )
 
     def catch_up(self, stream: Stream) -> config.CatchUp | None:
-        return self.integration(stream.integration).streams[stream.name].catch_up
+        """As integration.yaml has it, else as the stream's rules."""
+        declared = self.integration(stream.integration).streams[stream.name].catch_up
+        if declared is None and stream.rules.catch_up is not None:
+            return config.CatchUp(*stream.rules.catch_up)
+        return declared
 
-    def open_source(self, stream: Stream) -> Source:
+    def open_source(self, stream: Stream, *, catches_up: bool = False) -> Source:
         """Raises ConfigError where a secret is missing."""
         request = stream.rules.request
         more: Mapping[str, Any] = {}
         if request is not None:
             cursor = self.home.runs.state(stream.integration, stream.name).cursor
-            more = {"request": request(cursor, self.clock.now())}
+            more = {"request": request(cursor, self.clock.now(), catches_up)}
         integration = self.integration(stream.integration)
         end = integration.source
         module = _system(end.system)

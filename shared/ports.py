@@ -543,8 +543,12 @@ class Rules(msgspec.Struct, frozen=True):
     forgotten there too (`shared/forget.py`)."""
     settings: Mapping[str, Any] = {}
     """What the two connectors are told besides the keys of the stream's own (`Connection.options`)."""
-    request: Callable[[datetime | None, datetime], Mapping[str, Any]] | None = None
-    """Parameters of the source's calls, by the last cursor (None before the first run) and now."""
+    request: Callable[[datetime | None, datetime, bool], Mapping[str, Any]] | None = None
+    """Parameters of the source's calls, by the last cursor (None before the first run), now, and whether it is a
+    catch-up."""
+    catch_up: tuple[str, float] | None = None
+    """When the last seconds are read again, where integration.yaml says nothing of it: a cron expression, and how many
+    seconds."""
     two_way: bool = False
     """The integration that goes the other way has a stream of this name, with the same keys, that brings the target's
     own changes back here (`shared/opposite.py`)."""

@@ -26,6 +26,7 @@ def scrubbed_environment() -> Iterator[None]:
                 patch.delenv(name)
         yield
 
+
 # A slow machine is no failure, and the same code gives the same examples.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")

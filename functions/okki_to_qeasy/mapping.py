@@ -29,6 +29,7 @@ NORMAL: Final = "1"
 READS: Final = {"/v1/user/list": "users"}
 WRITES: Final = {"store": "store", "写入空操作": "nothing"}
 ID_FIELD: Final = "id"
+DAY: Final = 86_400.0
 
 OPTIONS: Final[Mapping[str, Any]] = {
     "users": {
@@ -49,6 +50,7 @@ def users(options: Mapping[str, Any]) -> Rules:
     zone = options.get("zone") or ZoneInfo(SHANGHAI)
     key: str = options.get("key", "user_id")
     source, target = metadata.source, metadata.target
+    remedy = None if source is None else source.omission_remedy
     if source is not None and source.beat_flat:
         raise ConfigError("metadata.source: beatFlat makes several rows of one user", cure="remove it: a user is a row")
     read = _meant(READS, "source", source.api if source is not None else "/v1/user/list")
@@ -79,6 +81,7 @@ def users(options: Mapping[str, Any]) -> Rules:
         once=Outcome.UNCHANGED if skips else None,
         settings={"id_field": id_field, "id_check": skips},
         request=None if source is None else partial(_request, source, zone),
+        catch_up=None if remedy is None else (remedy.crontab, max(remedy.days, 1) * DAY),
     )
 
 
@@ -98,20 +101,24 @@ def is_inactive(user: dict[str, Any]) -> bool:
 def row(user: dict[str, Any]) -> dict[str, Any]:
     """A row where no `fields` are declared. Department 0 is the root, and a department like any other."""
     department = user.get("department") or {}
+    if type(department) is not dict:
+        raise RecordError("department is no object", field="department")
     number = user.get("department_id")
     return filled(
         name=line(user, "full_name") or line(user, "nickname"),
         nickname=line(user, "nickname"),
         email=line(user, "email"),
         dept_id="" if number is None else str(number),
-        department_name=department.get("name") or "",
+        department_name=line(department, "name"),
     )
 
 
-def _request(source: Any, zone: ZoneInfo, last_sync: datetime | None, now: datetime) -> Mapping[str, Any]:
+def _request(
+    source: Any, zone: ZoneInfo, last_sync: datetime | None, now: datetime, catches_up: bool
+) -> Mapping[str, Any]:
     from shared.declared.templates import Moments  # slow to load, and only a run needs it
 
-    asked: Mapping[str, Any] = source.parameters(Moments(last_sync, now, zone))
+    asked: Mapping[str, Any] = source.parameters(Moments(last_sync, now, zone), remedy=catches_up)
     return asked
 
 

@@ -209,6 +209,17 @@ def test_wrong_metadata_is_refused_by_check_with_file_and_place(
     assert run(hub).code == 2
 
 
+def test_wrong_declarations_are_all_named_by_check(make_hub: MakeHub) -> None:
+    fields = {"a": {"from": "x", "as": "integr"}, "b": {"from": "t", "as": "date", "zone": "Asia/Shanghaj"}}
+    hub = make(make_hub, 1, {"fields": fields, "only": [{"field": "x", "matches": "("}]})
+    checked = hub("check", NAME)
+    assert checked.code == 2
+    found = {mistake["path"]: mistake["cure"] for mistake in checked.document["mistakes"]}
+    assert found.keys() <= {"streams.users.fields.a.as", "streams.users.fields.b.zone", "streams.users.only[0].matches"}
+    assert len(found) >= 2
+    assert all(found.values())
+
+
 def test_metadata_that_is_not_there_or_means_something_else_is_refused(make_hub: MakeHub) -> None:
     hub = make(make_hub, 1, {"metadata": {"source": "sauce.json"}})
     (mistake,) = hub("check", NAME).document["mistakes"]

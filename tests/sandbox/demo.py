@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ OVERLAY = {
         }
     },
     "milvus_to_ploomes": QUICK,
+    "okki_to_qeasy": QUICK,
 }
-THERE, BACK = OVERLAY
+THERE, BACK, STAFF = OVERLAY
 
 
 class Demo:
@@ -73,6 +75,11 @@ class Demo:
         answer.raise_for_status()
         return answer.json()
 
+    def largest_department(self) -> int:
+        with self.sandbox.okki.lock:
+            members = Counter(int(user["department_id"]) for user in self.sandbox.okki.rows())
+        return members.most_common(1)[0][0]
+
     def killed_run(self) -> None:
         """Starts a run and kills it with SIGKILL once a third of the customers have arrived."""
         print(f"$ ./waybill run {THERE} --stream customers   # and kill -9 in the middle", flush=True)
@@ -99,7 +106,10 @@ def main() -> None:
         tasks=150,
         interactions=150,
         clients=60,
+        users=400,
+        departments=40,
         ploomes_per_minute=None,
+        qeasy_per_minute=None,
     ) as sandbox:
         demo = Demo(sandbox)
         say, waybill = demo.say, demo.waybill
@@ -115,11 +125,16 @@ def main() -> None:
         say("12 customers are edited in Ploomes and 5 in Milvus: each edit travels once, and stops on the other side")
         waybill("run", THERE, may_fail=True)
         waybill("run", BACK, may_fail=True)
+        say("400 users of a fake OKKI go to a fake Qeasy with their departments; then one department gets another name")
+        waybill("run", STAFF, may_fail=True)
+        demo.control("okki", "edit", kind="departments", ids=[demo.largest_department()], fields={"name": "海外事业部"})
+        waybill("run", STAFF, may_fail=True)
         say("what could not travel, and why")
         waybill("failures", THERE)
         say("the proof: the present outcome of every record version ever fetched")
         waybill("audit", THERE)
         waybill("audit", BACK)
+        waybill("audit", STAFF)
         milvus = demo.control("milvus", "stats")
         twice = len(milvus["repeated_documents"]) + len(milvus["repeated_subjects"])
         print(f"Milvus holds {milvus['clients']} clients and {milvus['tickets']} tickets, {twice} of them twice")
