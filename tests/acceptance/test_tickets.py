@@ -22,8 +22,9 @@ KILLS = 10
 
 def tickets(**options: Any) -> Document:
     """Both streams enabled, with these options."""
-    quick = {"enabled": True, "hold_back": "0s"} | options
+    quick = {"enabled": True, "schedule": None, "hold_back": "0s"} | options
     streams = {name: quick | {"tags": tags} for name, (_, tags) in STREAMS.items()}
+    streams["customers"] = {"schedule": None}
     return {"sink": {"max_attempts": 3, "batch_size": 20}, "streams": streams}
 
 
