@@ -11,7 +11,7 @@ from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Final, NamedTuple, Union, get_args, get_origin
+from typing import Any, Final, Literal, NamedTuple, Union, get_args, get_origin
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -141,15 +141,18 @@ def cron(value: Any) -> str:
 
 
 def schedule_that_comes_around(value: Any) -> str | None:
-    cron = schedule(value)
-    if cron is not None:
-        from croniter import croniter  # slow to import, and only a check needs it
+    return None if value is None else cron_that_comes_around(value)
 
-        try:
-            croniter(cron, datetime(2024, 1, 1)).get_next()
-        except ValueError as error:
-            raise Refused("a schedule that comes around", f"correct the field: {error}") from None
-    return cron
+
+def cron_that_comes_around(value: Any) -> str:
+    from croniter import croniter  # slow to import, and only a check needs it
+
+    found = cron(value)
+    try:
+        croniter(found, datetime(2024, 1, 1)).get_next()
+    except ValueError as error:
+        raise Refused("a schedule that comes around", f"correct the field: {error}") from None
+    return found
 
 
 def webhook(value: Any) -> str | None:
@@ -177,14 +180,15 @@ class MetadataFiles(msgspec.Struct, frozen=True):
 
     def read(self) -> Metadata:
         """Raises RefusedFile."""
-        from shared.declared.scheme import SchemeMistakes, read_scheme  # its templates are slow to load
+        from shared.declared.scheme import LARGEST, SchemeMistakes, read_scheme  # its templates are slow to load
 
         schemes = {}
         for end, file in (("source", self.source), ("target", self.target)):
             if file is None:
                 continue
             try:
-                schemes[end] = read_scheme(file.read_bytes())
+                with file.open("rb") as opened:
+                    schemes[end] = read_scheme(opened.read(LARGEST + 1))
             except OSError as error:
                 found = error.strerror or "nothing that can be read"
                 raise RefusedFile(file, [Fault("", found, "a scheme's metadata as JSON", "correct the name")]) from None
@@ -199,9 +203,12 @@ def metadata(folder: Path, value: Any) -> MetadataFiles:
     if not isinstance(value, dict) or not value or not value.keys() <= set(ends):
         raise Refused(f"a mapping of {' and '.join(ends)} to files", "write for example {source: source.json}")
     for end, name in value.items():
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not name or not name.isprintable():
             raise Refused(f"the name of a file for {end}", f"write for example {end}: {end}.json", shown(name))
-    return MetadataFiles(**{end: folder / Path(name).expanduser() for end, name in value.items()})
+    try:
+        return MetadataFiles(**{end: folder / Path(name).expanduser() for end, name in value.items()})
+    except RuntimeError:
+        raise Refused("a home directory that there is", "write the whole path") from None
 
 
 def metadata_that_can_be_read(folder: Path, value: Any) -> MetadataFiles:
@@ -227,8 +234,36 @@ def option(kind: Any, value: Any, folder: Path = Path()) -> Any:
     try:
         return msgspec.convert(value, kind, str_keys=True)
     except msgspec.ValidationError as error:
-        name = kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind).replace("typing.", "")
-        raise Refused(name, f"correct the value: {error}".replace("`$", "`value")) from None
+        raise Refused(_in_words(kind), f"correct the value: {error}".replace("`$", "`value")) from None
+
+
+_WORDS: Final[Mapping[Any, str]] = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "a mapping",
+}
+
+
+_PLURALS: Final[Mapping[Any, str]] = {str: "texts", int: "whole numbers", float: "numbers"}
+
+
+def _in_words(kind: Any) -> str:
+    """What a kind is called by people."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, inner))}"
+    if origin in (Union, UnionType):
+        return " or ".join("none" if each is NoneType else _in_words(each) for each in inner)
+    if origin is dict:
+        return f"a mapping of {_PLURALS.get(inner[0], 'names')} to {_PLURALS.get(inner[1], 'values')}"
+    if origin is list:
+        return f"a list of {_PLURALS.get(inner[0]) or f'{inner[0].__name__.lower()}s'}"
+    if hasattr(kind, "__metadata__"):
+        return _in_words(inner[0])
+    return _WORDS.get(kind) or f"a {str(getattr(kind, '__name__', kind)).lower()}"
 
 
 NAME: Final = r"[a-z][a-z0-9_]*"

@@ -12,13 +12,15 @@ from typing import Final
 
 from infra.environment import address_fault
 from infra.wiring import Hub
-from shared.errors import ConfigError, WaybillError
+from shared.errors import ConfigError, StoreUnavailable, WaybillError
 from shared.ports import Notice
 from shared.retry import RetryPolicy
 from shared.stream import Stream
 from shared.sweep import AlertChange, raise_alerts
 
 VARIABLE: Final = "WAYBILL_ALERT_WEBHOOK"
+SILENT_SECONDS: Final = 600.0
+"""A target that answers nobody for so long is worth a notice."""
 _TRIES: Final = RetryPolicy(attempts=3, wait=1.0)
 
 
@@ -44,6 +46,47 @@ def teller(hub: Hub, integration: str, notice: Notice) -> Callable[[AlertChange]
     return tell
 
 
+class TargetWatch:
+    """Tells people that a target refuses the credentials, or answers nobody for a while, and when that is over.
+
+    What a scheduled run read is delivered after it has ended well, so no failed run says it. Each process notes what it
+    sees; that an alert is up already is known to the store.
+    """
+
+    def __init__(self, hub: Hub, integration: str, notice: Notice) -> None:
+        self.hub = hub
+        self.tell = teller(hub, integration, notice)
+        self._silent_since: dict[str, float] = {}
+        self._well: set[str] = set()
+
+    def refused(self, stream: Stream) -> None:
+        self._change(stream, "credentials", raised=True, text="the target refuses the credentials")
+
+    def silent(self, stream: Stream) -> None:
+        """The target answered nobody."""
+        now = self.hub.clock.monotonic()
+        since = self._silent_since.setdefault(stream.name, now)
+        if now - since >= SILENT_SECONDS:
+            self._change(stream, "unreachable", raised=True, text="the target answers nobody")
+
+    def answered(self, stream: Stream) -> None:
+        self._silent_since.pop(stream.name, None)
+        if stream.name not in self._well:
+            for alert in ("credentials", "unreachable"):
+                self._change(stream, alert, raised=False, text="the target answers again")
+            self._well.add(stream.name)
+
+    def _change(self, stream: Stream, alert: str, *, raised: bool, text: str) -> None:
+        name = f"{stream.integration}.{stream.name}.{alert}"
+        self._well.discard(stream.name)
+        try:
+            if self.hub.home.alerts.change(name, raised, text):
+                self.tell(AlertChange(name, raised, text))
+        except StoreUnavailable:
+            # The next delivery meets the same target.
+            return
+
+
 def post(hub: Hub, address: str, change: AlertChange) -> None:
     """Raises WaybillError where nobody took it. `text` alone makes a message in the usual chats."""
     from infra.http import Http  # only who has something to tell needs it
@@ -51,7 +94,7 @@ def post(hub: Hub, address: str, change: AlertChange) -> None:
 
     fault = address_fault(address)
     if fault:
-        raise ConfigError(f"{VARIABLE} {fault}", cure="write the address as its owner shows it")
+        raise ConfigError(f"the address of the webhook {fault}", cure="write it as its owner shows it")
     base, question, query = address.partition("?")
     clock = hub.clock
     http = Http(base, {}, Pace(None, clock), _TRIES, clock, timeout=(5.0, 10.0), secrets=(address,))

@@ -161,6 +161,12 @@ def merge_overlay(base: Mapping[Any, Any], overlay: Mapping[Any, Any]) -> dict[A
 
 # --- what an integration holds --------------------------------------------------------------------------------------
 
+
+def _catch_up(schedule: Reader) -> Section:
+    return Section(CatchUp, {"schedule": schedule, "window": accepted.duration}, required=("schedule", "window"))
+
+
+_CATCH_UP_THAT_COMES_AROUND: Final = _catch_up(accepted.cron_that_comes_around)
 _STREAM_KEYS: Final[Mapping[str, Reader | Section]] = {
     "schedule": accepted.schedule,
     "enabled": accepted.boolean,
@@ -168,9 +174,7 @@ _STREAM_KEYS: Final[Mapping[str, Reader | Section]] = {
     "overlap": accepted.duration,
     "hold_back": accepted.duration,
     "on_conflict": accepted.one_of(*get_args(OnConflict)),
-    "catch_up": Section(
-        CatchUp, {"schedule": accepted.cron, "window": accepted.duration}, required=("schedule", "window")
-    ),
+    "catch_up": _catch_up(accepted.cron),
 }
 _INTEGRATION: Final = Section(
     dict,
@@ -273,6 +277,7 @@ class _Reading:
             keys |= _STREAM_KEYS
             if thorough:
                 keys["schedule"] = accepted.schedule_that_comes_around
+                keys["catch_up"] = _CATCH_UP_THAT_COMES_AROUND
             read[name] = self.section(path, stream, Section(partial(_stream, name), keys))
         return read
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from infra.alerting import TargetWatch
 from infra.log import notice_to
 from infra.report import stream_report
 from infra.wiring import Hub
@@ -29,6 +30,8 @@ SLICE_SECONDS = 480.0
 """A source function hands over after 8 minutes, well within the 10 that a push waits for its answer."""
 DELIVERY_SECONDS = 480.0
 SCHEDULE_TIME = "x-cloudscheduler-scheduletime"
+UNREADY_SECONDS = 60.0
+"""A message whose stream lacks a setting comes again so much later."""
 PUSH_BYTES = 10_000_000
 """The largest push that Pub/Sub makes."""
 
@@ -82,6 +85,7 @@ class Handlers:
         self.hub = hub
         self.name = name
         self.notice = notice
+        self.watch = TargetWatch(hub, name, notice)
         self._streams: dict[str, Stream] = {}
 
     def stream(self, name: str) -> Stream:
@@ -107,10 +111,17 @@ class Handlers:
             envelope = Envelope.from_bytes(data)
             if envelope.integration != self.name:
                 raise MalformedEnvelope(f"the message belongs to {envelope.integration}")
-            stream = self.stream(envelope.stream)
-        except (MalformedEnvelope, ConfigError) as error:
+            if envelope.stream not in self.hub.integration(self.name).streams:
+                raise MalformedEnvelope(f"{self.name} has no stream {envelope.stream!r}")
+        except MalformedEnvelope as error:
             self.notice("push_refused", integration=self.name, error=type(error).__name__)
             return problem(400, "not an envelope", str(error))
+        try:
+            stream = self.stream(envelope.stream)
+        except ConfigError as error:
+            # Its records wait until the configuration is mended; the other streams go on.
+            self.notice("delivery_failed", batch=envelope.batch, error=type(error).__name__)
+            return Reply(503, {"detail": str(error)}, wait=UNREADY_SECONDS)
         until = self.hub.clock.monotonic() + DELIVERY_SECONDS
         try:
             done = deliver(
@@ -124,12 +135,18 @@ class Handlers:
             )
         except (AuthError, ConfigError, StoreUnavailable, Fenced, MalformedEnvelope) as error:
             self.notice("delivery_failed", batch=envelope.batch, error=type(error).__name__)
+            if isinstance(error, AuthError):
+                self.watch.refused(stream)
             status = 400 if isinstance(error, MalformedEnvelope) else 503
             return Reply(status, wait=stream.redeliver_after, error=error)
         if isinstance(done, Settled):
+            if done.sent:
+                self.watch.answered(stream)
             self.notice("batch_settled", batch=envelope.batch, sent=done.sent)
             return Reply(204)
         again: Again = done
+        if again.outage:
+            self.watch.silent(stream)
         self.notice("batch_refused", batch=envelope.batch, wait=round(again.wait, 2), outage=again.outage)
         return Reply(503, {"detail": again.reason}, wait=again.wait, outage=again.outage)
 
@@ -224,7 +241,7 @@ class Handlers:
         catch_up = self.hub.catch_up(stream)
         if catch_up is None or asked.since is not None:
             raise ConfigError(f"catch_up: {stream.name} has none, or since is given too")
-        return self.hub.clock.now() - timedelta(seconds=catch_up.window)
+        return max(stream.since, self.hub.clock.now() - timedelta(seconds=catch_up.window))
 
     def reply(self, runs: list[Run], stream: Stream) -> Reply:
         run = runs[-1]

@@ -88,9 +88,7 @@ class Operations:
         except MalformedEnvelope as error:
             self.notice("dead_letter_unreadable", error=type(error).__name__)
             return Reply(204)
-        integration = self.hub.integration(envelope.integration)
-        stream = self.hub.streams(integration, envelope.stream)[0]
-        buried = bury(envelope, stream, self.hub.home)
+        buried = bury(envelope, self.hub.home)
         self.notice("dead_letter_buried", batch=envelope.batch, records=buried)
         return Reply(204)
 

@@ -16,7 +16,7 @@ from infra.wiring import Hub
 from shared.accounting import Counts, StreamAudit, audit_stream
 from shared.cleanup import clean_up
 from shared.declared.faults import Faults
-from shared.errors import NUMBERS, ConfigError
+from shared.errors import CUSTOMER_MISSING, NUMBERS, ConfigError
 from shared.outcome import OUTCOMES
 from shared.ports import Failure, FailureQuery, Run, lease_name
 from shared.stream import Stream
@@ -148,7 +148,9 @@ def show(hub: Hub, run_id: str) -> dict[str, Any]:
     reasons: Counter[tuple[int, str]] = Counter()
     for failure in hub.home.failures.find(FailureQuery(run.integration, run.stream, include_closed=True)):
         if failure.run == run_id:
-            reasons[failure.number, failure.reason] += 1
+            # A reason that names its customer would be a line for each.
+            reason = NUMBERS[failure.number].meaning if failure.number == CUSTOMER_MISSING else failure.reason
+            reasons[failure.number, reason] += 1
     errors = [
         {
             "number": number,

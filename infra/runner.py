@@ -25,6 +25,8 @@ from shared.sweep import conclude_runs, find_lost
 MOST_CONSUMERS: Final = 32
 OUTAGE_TRIES: Final = 3
 """Deliveries in a row to which the target answered nothing at all: then the run ends and leaves the rest pending."""
+LOST_SECONDS: Final = 2.0
+"""So often it is looked for batches that no message carries any more."""
 IDLE_SECONDS: Final = 300.0
 """On Google Cloud: when no batch made progress for so long, the rest is left to the functions and to the sweeper."""
 MOST_DEATHS: Final = 100
@@ -192,6 +194,7 @@ def run_streams(
     `watch` is called a few times a second, for progress. Every stream has its say, whatever became of the one before.
     """
     hub.check_environment(streams)
+    hub.check_sinks(streams)
     spare_the_collector()
     consumers = deliverers(hub, name, streams, notice)
     consumers.start()
@@ -304,12 +307,18 @@ def settle_stream(
 
 def wait_for_consumers(hub: Hub, stream: Stream, consumers: Consumers, watch: Callable[[], None]) -> None:
     home, bus = hub.home, hub.embedded.bus
+    looked = hub.clock.monotonic()
     while not hub.clock.stopping and consumers.in_order:
         watch()
-        if bus.depth(consumers.topics) == 0:
-            if next(home.batches.unsettled(stream.integration, stream.name), None) is None:
-                return
+        if next(home.batches.unsettled(stream.integration, stream.name), None) is None:
+            return
+        now = hub.clock.monotonic()
+        if bus.depth(consumers.topics) == 0 or now - looked >= LOST_SECONDS:
+            looked = now
             publish_again(home, find_lost(stream, home))
+            if stream.rules.awaits:
+                # Its records wait for that stream's, whose messages may be lost as well.
+                publish_again(home, find_lost(stream, home, stream.rules.awaits))
         bus.wait(0.2)
 
 

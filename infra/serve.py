@@ -130,12 +130,18 @@ class Timetable:
                 if catch_up is not None:
                     self.crons[Due(name, stream.name, catch_up=True)] = catch_up.schedule
         self.due = {due: next_after(cron, hub.clock.now()) for due, cron in self.crons.items()}
+        self.late: list[tuple[Due, datetime]] = []
+
+    def put_back(self, due: Due, at: datetime) -> None:
+        """It comes again, unless its next time has come by then: the run of that reads all of it."""
+        if self.due.get(due, at) > self.hub.clock.now():
+            self.late.append((due, at))
 
     def take_due(self) -> list[tuple[Due, datetime]]:
         """What has come due since the last time, each with the time for which it was scheduled. What a paused
         integration missed is not made up for: its next window reads it."""
         now = self.hub.clock.now()
-        found = []
+        found, self.late = self.late, []
         for due, at in list(self.due.items()):
             if at > now + timedelta(days=1):
                 self.due[due] = next_after(self.crons[due], now)
@@ -227,6 +233,12 @@ def ready_integrations(hub: Hub, note: Callable[[str], None]) -> list[str]:
     return ready
 
 
+def trigger(handlers: Handlers, timetable: Timetable, due: Due, at: datetime, body: bytes, headers: Any) -> None:
+    """A scheduled run; one that another run of its stream kept out is tried again, under the time it was meant for."""
+    if handlers.source(body, headers).status == 409:
+        timetable.put_back(due, at)
+
+
 def _keep_time(hub: Hub, names: list[str], handlers: dict[str, Handlers], notice: Any) -> None:
     timetable = Timetable(hub, names)
     running: list[threading.Thread] = []
@@ -236,7 +248,9 @@ def _keep_time(hub: Hub, names: list[str], handlers: dict[str, Handlers], notice
             body = msgspec.json.encode({"stream": stream, "catch_up": due.catch_up})
             headers = {"X-CloudScheduler-ScheduleTime": at.isoformat()}
             notice("scheduled", integration=name, stream=stream, catch_up=due.catch_up)
-            thread = threading.Thread(target=handlers[name].source, args=(body, headers), name=f"{name}-{stream}")
+            thread = threading.Thread(
+                target=trigger, args=(handlers[name], timetable, due, at, body, headers), name=f"{name}-{stream}"
+            )
             thread.start()
             running.append(thread)
         running = [thread for thread in running if thread.is_alive()]

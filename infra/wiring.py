@@ -289,7 +289,7 @@ class Hub:
         return self._health.setdefault((stream.integration, stream.name), Health())
 
     def check_environment(self, streams: list[Stream]) -> None:
-        """Raises one ConfigError that names all secrets that these streams lack, or what else a sink is missing."""
+        """Raises one ConfigError that names all secrets that these streams lack."""
         names = dict.fromkeys(stream.integration for stream in streams)
         missing = environment.missing_secrets([self.integration(name) for name in names], self.environ)
         if missing:
@@ -297,6 +297,9 @@ class Hub:
                 f"missing in the environment: {', '.join(missing)}",
                 cure="; ".join(f"export {name}=..." for name in missing),
             )
+
+    def check_sinks(self, streams: list[Stream]) -> None:
+        """Raises ConfigError for what a sink is missing besides its secrets."""
         for stream in streams:
             self.open_sink(stream).close()
 

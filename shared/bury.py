@@ -9,10 +9,9 @@ from shared.ledger import failed
 from shared.outcome import DOUBTFUL, LETTERS, Outcome, Verdict
 from shared.ports import Failure, Home, Settlement
 from shared.record import Envelope
-from shared.stream import Stream
 
 
-def bury(envelope: Envelope, stream: Stream, home: Home) -> int:
+def bury(envelope: Envelope, home: Home) -> int:
     """Ends every pending record of the batch as exhausted and gives their number; 0 if the batch was settled already.
 
     Records that an attempt is known to have left in doubt are unknown instead. A message that carries other records
@@ -28,7 +27,7 @@ def bury(envelope: Envelope, stream: Stream, home: Home) -> int:
             return 0
         now = home.clock.now()
         letters = list(batch.outcomes)
-        cells = home.ledger.cells(stream.integration, stream.name, list(set(batch.keys)))
+        cells = home.ledger.cells(batch.integration, batch.stream, list(set(batch.keys)))
         failures = []
         for place, record in enumerate(envelope.records):
             if letters[place] not in (LETTERS[Outcome.PENDING], DOUBTFUL):

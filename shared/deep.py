@@ -20,12 +20,13 @@ def compare_with_source(stream: Stream, home: Home, source: Source) -> Iterator[
 
     Reads everything from the stream's first date to its cursor. Raises what the source raises.
     """
-    cursor = home.runs.state(stream.integration, stream.name).cursor
+    state = home.runs.state(stream.integration, stream.name)
+    cursor = state.cursor
     if cursor is None:
         return
     there: set[str] = set()
     made = stream.rules.dated_filters
-    dated = () if made is None else made(cursor)
+    dated = () if made is None else made(max(cursor, state.aged_from or cursor))
     for page in source.pages(Window(stream.since, cursor), ""):
         there.update(keys_of(page.rows, stream))
         records = [record for row in page.rows if isinstance(record := judge_row(row, stream), Record)]

@@ -39,6 +39,7 @@ from shared.ledger import (
     collapse,
     contested,
     failed,
+    judge_appended,
     judge_content,
     judge_once,
     judge_version,
@@ -172,7 +173,8 @@ class Delivery:
         self.beside.look(batch, records)
         disputed = contested(records, self.cells) if self.stream.on_conflict == NOBODY_WINS else set()
         gives_way = collapse(records, self.stream.on_conflict, self.cells)
-        to_target, on_conflict = self.stream.rules.to_target, self.stream.on_conflict
+        rules, on_conflict = self.stream.rules, self.stream.on_conflict
+        to_target, once, appends = rules.to_target, rules.once, rules.appends
         items: list[Item] = []
         for place, record in enumerate(records):
             letter = self.letters[place]
@@ -186,9 +188,10 @@ class Delivery:
             failures = self.open_failures(record.key, cell) if outcome is None else []
             if not replaying and any(self.is_known(failure, record) for failure in failures):
                 outcome = Outcome.DUPLICATE
-            once = self.stream.rules.once
             if outcome is None and once is not None and cell is not None:
                 outcome = judge_once(record, cell, run, once)
+            if outcome is None and appends and cell is not None:
+                outcome = judge_appended(record, cell, run)
             if outcome is not None:
                 self.decide(place, record, Verdict(outcome))
                 continue
@@ -253,8 +256,11 @@ class Delivery:
         self.letters[place] = LETTERS[outcome]
         cell = self.changed.get(record.key) or self.cells.get(record.key)
         if outcome is Outcome.DELIVERED:
-            known, *looks = (item.change.target_id, item.shown, item.shown_version) if item is not None else ("",)
-            changed = applied(record, fingerprint, cell, verdict.target_id or known, run, now, *looks)
+            if item is None:
+                changed = applied(record, fingerprint, cell, verdict.target_id, run, now)
+            else:
+                target_id = verdict.target_id or item.change.target_id
+                changed = applied(record, fingerprint, cell, target_id, run, now, item.shown, item.shown_version)
         elif outcome is Outcome.UNCHANGED and cell is not None and self.is_news(record, cell):
             changed = msgspec.structs.replace(
                 applied(record, fingerprint, cell, cell.target_id, run, cell.at or now),
@@ -290,7 +296,8 @@ class Delivery:
             self.record(keep=False, settled=False)
             return Again(0.0, reason=reason)
         others_pass = self.others_pass(tried[0])
-        counted = [item for item in tried if not self.on_its_way(item)] if others_pass else []
+        waiting = self.on_their_way(tried)
+        counted = [item for item in tried if item.awaits not in waiting] if others_pass else []
         if counted:
             self.batch.attempts = 1 if len(left) < self.waiting else self.batch.attempts + 1
         if self.batch.attempts >= self.stream.max_attempts:
@@ -320,13 +327,13 @@ class Delivery:
         except Exception:
             return False
 
-    def on_its_way(self, item: Item) -> bool:
-        """Whether what this record waits for is still to be delivered: that uses up no try."""
-        stream = self.stream.rules.awaits
-        if not item.awaits or not stream:
-            return False
-        naming = self.home.batches.naming(self.stream.integration, stream, item.awaits)
-        return any(batch.state != "settled" for batch in naming)
+    def on_their_way(self, items: list[Item]) -> set[str]:
+        """What these records wait for and is still to be delivered: that uses up no try."""
+        stream, wanted = self.stream.rules.awaits, {item.awaits for item in items} - {""}
+        if not stream or not wanted:
+            return set()
+        waiting = self.home.batches.unsettled(self.stream.integration, stream)
+        return wanted.intersection(key for batch in waiting for key in batch.keys)
 
     def used_up(self, item: Item) -> Verdict:
         """The verdict on a record that never passed: exhausted, or unknown if it may have arrived."""

@@ -387,7 +387,8 @@ def note_result(stream: Stream, home: Home, run: Run, *, well: bool) -> None:
     try:
         state = home.runs.state(stream.integration, stream.name)
         state.consecutive_failures = 0 if well else state.consecutive_failures + 1
-        home.runs.finish(lease, run, state)
+        # Somebody may have concluded it meanwhile.
+        home.runs.finish(lease, home.runs.get(run.id) or run, state)
     finally:
         home.leases.release(lease)
 

@@ -76,6 +76,13 @@ def judge_content(record: Record, fingerprint: str, cell: Cell | None, run: str)
     return Outcome.DUPLICATE if cell.version == record.version and cell.run == run else Outcome.UNCHANGED
 
 
+def judge_appended(record: Record, cell: Cell, run: str) -> Outcome | None:
+    """What becomes of a version that was added to the target before."""
+    if cell.version != record.version:
+        return None
+    return Outcome.DUPLICATE if cell.run == run else Outcome.UNCHANGED
+
+
 def judge_once(record: Record, cell: Cell, run: str, later: Outcome) -> Outcome | None:
     """What becomes of a record whose first version at the target is the only one that ever goes there."""
     if not cell.version:

@@ -535,6 +535,8 @@ class Rules(msgspec.Struct, frozen=True):
     once: Outcome | None = None
     """What is at the target stays as it arrived, and this becomes of later versions: FILTERED (under the rule
     `ALREADY_THERE`) or UNCHANGED. None sends them."""
+    appends: bool = False
+    """What is sent adds to what is there, so a version that was sent is not sent again, whatever its content is now."""
     awaits: str = ""
     """The stream of this integration whose records have to be at the target before (`Passing.awaits`)."""
     mentioned_in: Mapping[str, Callable[[dict[str, Any]], str]] = {}

@@ -127,8 +127,11 @@ class Sending:
 
     def write(self, items: list[Item]) -> tuple[list[Item], list[Item]]:
         """One call of the sink. Gives what did not pass, and what is in doubt."""
-        ready, again = self.leave_alone([item for item in items if not item.doubtful])
-        again += [item for item in items if item.doubtful]
+        ready = [item for item in items if not item.doubtful]
+        again: list[Item] = [item for item in items if item.doubtful]
+        if self.beside.opposite is not None:
+            ready, unanswered = self.leave_alone(ready)
+            again = unanswered + again
         unsure: list[Item] = []
         if not ready:
             return again, unsure

@@ -51,9 +51,10 @@ def sweep(
     return swept
 
 
-def find_lost(stream: Stream, home: Home) -> list[Batch]:
-    """Committed batches that are not settled and that no message carries."""
-    waiting = list(home.batches.unsettled(stream.integration, stream.name))
+def find_lost(stream: Stream, home: Home, name: str = "") -> list[Batch]:
+    """Committed batches of a stream, or of another one of its integration, that are not settled and that no message
+    carries."""
+    waiting = list(home.batches.unsettled(stream.integration, name or stream.name))
     if not waiting:
         return []
     carried = home.bus.carries(topic_of(stream.integration), [batch.id for batch in waiting])

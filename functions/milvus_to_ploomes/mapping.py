@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Meta
 
 from shared.documents import COMPANY, document_in, unmasked
 from shared.errors import RecordError
@@ -24,7 +26,7 @@ TYPE_PERSON: Final = 2
 ZIP_LENGTH: Final = 8
 
 OPTIONS: Final = {
-    "customers": {"inactive": bool, "existing": Literal["keep", "update"], "result_cap": int},
+    "customers": {"inactive": bool, "existing": Literal["keep", "update"], "result_cap": Annotated[int, Meta(ge=1)]},
 }
 
 

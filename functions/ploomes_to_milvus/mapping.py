@@ -215,6 +215,7 @@ def tickets(kind: Kind, options: Mapping[str, Any]) -> Rules:
         ),
         dated_filters=too_old,
         once=None if follow_up else Outcome.FILTERED,
+        appends=follow_up,
         awaits="customers",
     )
 

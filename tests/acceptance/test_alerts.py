@@ -10,7 +10,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from tests.acceptance.conftest import MakeHub
-from tests.acceptance.hub import Document, Hub
+from tests.acceptance.hub import Document, Hub, wait_until
+from tests.acceptance.servers import Serve
 
 Told = list[Document]
 
@@ -65,6 +66,25 @@ def test_after_three_failed_runs_one_notice_and_one_more_when_it_runs_again(
     assert hub.run().code == 0
     assert [each["state"] for each in told] == ["raised", "cleared"]
     assert hub("status").document["alerts"] == {}
+
+
+def test_serve_tells_that_credentials_are_refused_and_that_they_are_mended(
+    make_hub: MakeHub, webhook: tuple[str, Told]
+) -> None:
+    """What a scheduled run read is delivered after it: no failed run says it."""
+    address, told = webhook
+    hub = make_hub(5, overlay={"streams": {"customers": {"schedule": None}}, "sink": {"redeliver_after": "50ms"}})
+    hub.environment["WAYBILL_ALERT_WEBHOOK"] = address
+    hub.faults("milvus", "unauthorized=0")
+    with Serve(hub) as serve:
+        assert serve.post("/functions/ploomes_to_milvus/source").status_code == 200
+        wait_until(lambda: told, "a notice")
+        hub.faults("milvus", "")
+        wait_until(lambda: len(told) == 2, "another notice")
+        assert serve.end() == 0, serve.said
+    alert = "ploomes_to_milvus.customers.credentials"
+    assert [(each["alert"], each["state"]) for each in told] == [(alert, "raised"), (alert, "cleared")]
+    assert hub.arrived() == 5
 
 
 def test_the_integrations_own_address_and_number_of_runs_go_first(make_hub: MakeHub, webhook: tuple[str, Told]) -> None:

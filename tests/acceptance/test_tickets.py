@@ -208,6 +208,56 @@ def test_a_ticket_waits_for_its_customer_as_long_as_that_is_on_its_way(make_hub:
     assert made(hub) == Counter(wanted(hub).items())
 
 
+def test_tickets_do_not_wait_for_ever_for_customers_whose_messages_are_lost(make_hub: MakeHub) -> None:
+    """The transport is not synced: a power cut takes its messages, and the run brings the customers' back too."""
+    hub = make_hub(6, overlay=tickets(max_age="none"), faults="milvus.down")
+    assert hub.run("--stream", "customers").code == 4
+    for file in hub.home.glob("bus.db*"):
+        file.unlink()
+    hub.faults("milvus", "")
+    hub.control("ploomes", "add", kind="tasks", count=20)
+
+    done = hub.run("--stream", "tasks")
+
+    assert done.code == 0, done
+    assert made(hub) == Counter(wanted(hub).items())
+
+
+def test_a_setting_that_goes_missing_holds_its_own_records_back_and_no_others(make_hub: MakeHub) -> None:
+    hub = make_hub(6, overlay=tickets(max_age="none"))
+    assert hub.run("--stream", "customers").code == 0
+    hub.control("ploomes", "add", kind="tasks", count=20)
+    hub.faults("milvus", "down")
+    assert hub.run("--stream", "tasks").code == 4
+    hub.faults("milvus", "")
+    hub.control("ploomes", "edit", count=3, seed=3)
+    whole = hub.environment["WAYBILL_OVERLAY"]
+    hub.overlay({})
+
+    customers = hub.run()
+
+    assert (customers.code, customers.customers["delivered"]) == (0, 3), customers
+    assert not hub.failures()
+    hub.overlay(tickets(max_age="none"))
+    assert whole == hub.environment["WAYBILL_OVERLAY"]
+    assert hub.run("--stream", "tasks").code == 0
+    assert made(hub) == Counter(wanted(hub).items())
+    assert not hub.failures()
+
+
+def test_a_follow_up_is_about_an_edit_and_not_about_the_client_or_the_settings(make_hub: MakeHub) -> None:
+    hub = make_hub(6, overlay=tickets(on_edit="follow_up"))
+    hub.run()
+    hub.control("ploomes", "add", kind="tasks", count=20)
+    assert hub.run().code == 0
+    for row in hub.rows("ploomes"):
+        hub.change(row["Id"], Email=f"new.{row['Id']}@example.com")
+    assert hub.run("--stream", "tasks").code == 0
+    hub.overlay(tickets(on_edit="follow_up", target_zone="Asia/Tokyo"))
+    assert hub.run("--stream", "tasks", "--full").code == 0
+    assert hub.stats("milvus")["follow_ups"] == 0
+
+
 def test_without_tags_the_streams_are_off_and_naming_one_says_how_to_list_them(make_hub: MakeHub) -> None:
     hub = make_hub(5)
     done = hub.run()

@@ -224,6 +224,9 @@ def test_metadata_that_is_not_there_or_means_something_else_is_refused(make_hub:
     hub = make(make_hub, 1, {"metadata": {"source": "sauce.json"}})
     (mistake,) = hub("check", NAME).document["mistakes"]
     assert mistake["file"].endswith("okki_to_qeasy/sauce.json")
+    configure(hub, metadata={"source": "~nobody-at-all/x.json"})
+    (mistake,) = hub("check", NAME).document["mistakes"]
+    assert "home directory" in mistake["expected"]
     other = hub.home.parent / "other.json"
     other.write_text(json.dumps({"api": "/v1/orders", "method": "GET"}))
     configure(hub, metadata={"source": str(other)})

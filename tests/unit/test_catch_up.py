@@ -17,6 +17,7 @@ from infra.entrypoints import Handlers
 from infra.log import silent
 from infra.serve import Due, Timetable
 from infra.wiring import ROOT, Hub
+from shared.errors import ConfigError
 from tests.sandbox import Sandbox
 
 DAILY = {"schedule": "0 3 * * *", "window": "2d"}
@@ -71,6 +72,30 @@ def test_it_is_read_from_the_file_and_comes_due_beside_the_schedule(tmp_path: Pa
     assert timetable.take_due() == [(regular, clock.instant), (second, clock.instant)]
     clock.instant += timedelta(minutes=10)
     assert timetable.take_due() == [(regular, clock.instant)]
+    hub.close()
+
+
+def test_one_that_another_run_kept_out_comes_again_unless_its_next_time_has_come(
+    tmp_path: Path, sandbox: Sandbox
+) -> None:
+    clock: Any = At(datetime(2026, 3, 1, 2, 55, tzinfo=UTC))
+    hub = hub_of(tmp_path, sandbox, "ploomes_to_milvus", "customers", {"catch_up": DAILY}, clock)
+    timetable = Timetable(hub, ["ploomes_to_milvus"])
+    clock.instant += timedelta(minutes=5)
+    (_, (due, at)) = timetable.take_due()
+    timetable.put_back(due, at)
+    assert timetable.take_due() == [(due, at)]
+    assert timetable.take_due() == []
+    clock.instant += timedelta(days=2)
+    timetable.put_back(due, at)
+    assert (due, at) not in timetable.take_due()
+    hub.close()
+
+
+def test_one_that_never_comes_around_is_a_mistake(tmp_path: Path, sandbox: Sandbox) -> None:
+    hub = hub_of(tmp_path, sandbox, "ploomes_to_milvus", "customers", {"catch_up": DAILY | {"schedule": "0 0 31 2 *"}})
+    with pytest.raises(ConfigError, match="comes around"):
+        hub.load(thorough=True)
     hub.close()
 
 

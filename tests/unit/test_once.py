@@ -276,7 +276,7 @@ def test_a_hub_that_forgets_what_it_took_up_is_found(make: Make, monkeypatch: py
 
 
 def test_a_hub_that_sends_later_versions_is_found(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared.deliver, "judge_once", lambda record, cell, run: None)
+    monkeypatch.setattr(shared.deliver, "judge_once", lambda record, cell, run, later: None)
     with pytest.raises(AssertionError):
         test_what_is_there_stays_and_later_versions_are_filtered(make)
 
@@ -426,12 +426,12 @@ def test_a_record_that_waits_is_exhausted_at_a_target_that_cannot_be_asked(make:
 
 
 def test_a_hub_that_counts_every_try_is_found(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Delivery, "on_its_way", lambda self, item: False)
+    monkeypatch.setattr(Delivery, "on_their_way", lambda self, items: set())
     with pytest.raises((AssertionError, IndexError)):
         test_a_record_that_waits_for_one_on_its_way_uses_up_no_try(make)
 
 
 def test_a_hub_that_waits_for_ever_is_found(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Delivery, "on_its_way", lambda self, item: True)
+    monkeypatch.setattr(Delivery, "on_their_way", lambda self, items: {item.awaits for item in items})
     with pytest.raises(AssertionError):
         test_a_record_that_waits_for_nobody_is_exhausted_with_the_reason(make)

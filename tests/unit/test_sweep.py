@@ -156,8 +156,8 @@ def test_a_batch_that_killed_its_sink_becomes_failures_that_can_be_replayed(make
     process = make(3)
     process.fetch()
     envelope = process.envelopes()[0]
-    assert bury(envelope, process.stream, process.home) == 3
-    assert bury(envelope, process.stream, process.home) == 0
+    assert bury(envelope, process.home) == 3
+    assert bury(envelope, process.home) == 0
     assert {(f.outcome, f.number) for f in process.failures()} == {(Outcome.EXHAUSTED, KILLED_ITS_SINK)}
     process.settle()
     audit = process.audit()
@@ -179,7 +179,7 @@ def test_what_was_settled_of_a_buried_batch_stays_as_it_was(make: Make) -> None:
     envelope = process.envelopes()[0]
     with pytest.raises(AuthError):
         process.deliver(envelope)
-    assert bury(envelope, process.stream, process.home) == 1
+    assert bury(envelope, process.home) == 1
     assert process.batches()[0].outcomes == "drk"
     assert process.audit().balanced
 
@@ -197,7 +197,7 @@ def test_a_batch_that_ended_its_sink_is_buried_as_exhausted_and_a_replay_asks_be
     with pytest.raises(KeyboardInterrupt):
         process.deliver(envelope)
     process.sink.meanwhile = None
-    assert bury(envelope, process.stream, process.home) == len(envelope.records)
+    assert bury(envelope, process.home) == len(envelope.records)
     assert {failure.outcome for failure in process.failures()} == {Outcome.EXHAUSTED}
 
 
@@ -207,14 +207,14 @@ def test_a_batch_in_the_hands_of_a_live_attempt_is_not_buried(make: Make) -> Non
     envelope = process.envelopes()[0]
     process.home.batches.begin(envelope.batch, "alive")
     with pytest.raises(Leased):
-        bury(envelope, process.stream, process.home)
+        bury(envelope, process.home)
 
 
 def test_a_message_with_other_records_than_its_batch_buries_nothing(make: Make) -> None:
     process = make(3)
     process.fetch()
     envelope = process.envelopes()[0]
-    assert bury(msgspec.structs.replace(envelope, records=[]), process.stream, process.home) == 0
+    assert bury(msgspec.structs.replace(envelope, records=[]), process.home) == 0
     process.pump()
     assert process.batches()[0].outcomes == "ddd"
 

@@ -41,6 +41,8 @@ MOST_PAGES: Final = 100
 """A list that is longer was not filtered."""
 ANY_STATUS: Final = 10
 MOST_TOKENS: Final = 10_000
+MARK: Final = "[Ploomes "
+"""How every marker begins."""
 PERSONAL: Final = ("chamado_contato", "chamado_email", "chamado_telefone", "chamado_assunto", "chamado_descricao")
 """What of a ticket may be about a person, and is kept out of messages."""
 
@@ -205,7 +207,9 @@ class Tickets:
 
 
 def _carries(row: Ticket, marker: str) -> bool:
-    return isinstance(row["assunto"], str) and marker in row["assunto"]
+    """Whether a subject begins with the marker, or has none before it: another ticket may quote this one's."""
+    subject = row["assunto"]
+    return isinstance(subject, str) and marker in subject and subject.find(MARK) == subject.find(marker)
 
 
 def _tells(row: Ticket, ticket: dict[str, Any]) -> bool:
