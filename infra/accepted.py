@@ -40,6 +40,14 @@ class RefusedFile(Exception):
         self.file, self.faults = file, faults
 
 
+class RefusedFiles(Exception):
+    """Several of them."""
+
+    def __init__(self, files: Sequence[RefusedFile]) -> None:
+        super().__init__(", ".join(map(str, files)))
+        self.files = files
+
+
 Reader = Callable[[Any], Any]
 
 
@@ -214,7 +222,14 @@ def metadata(folder: Path, value: Any) -> MetadataFiles:
 def metadata_that_can_be_read(folder: Path, value: Any) -> MetadataFiles:
     """Raises RefusedFile too."""
     files = metadata(folder, value)
-    files.read()
+    refused = []
+    for end in files.__struct_fields__:
+        try:
+            MetadataFiles(**{end: getattr(files, end)}).read()
+        except RefusedFile as error:
+            refused.append(error)
+    if refused:
+        raise RefusedFiles(refused)
     return files
 
 

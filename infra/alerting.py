@@ -2,7 +2,7 @@
 
 A notice is a line in the log, which Cloud Monitoring counts, and a POST to the address of `alerts.webhook` or else of
 WAYBILL_ALERT_WEBHOOK. The change is written down before anybody is told, so a notice is never given twice; one that
-could not be delivered stands in the log as `alert_untold`.
+could not be delivered stands in the log as `alert_untold`, and the next look at the stream tells it.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ def teller(hub: Hub, integration: str, notice: Notice) -> Callable[[AlertChange]
             post(hub, address, change)
         except WaybillError as error:
             notice("alert_untold", alert=change.name, error=type(error).__name__)
+            # So that the next look tells it.
+            hub.home.alerts.change(change.name, not change.raised, change.text)
 
     return tell
 

@@ -207,18 +207,25 @@ def run(session: Session, name: str, stream: str | None, full: bool, since: str 
     """Fetches and delivers until all is settled. Finishes a crashed run first."""
     from infra import progress, render
     from infra.log import silent
-    from infra.runner import run_streams
+    from infra.runner import run_streams, unready
     from shared.fetch import Order
 
     order = Order(full, instant(since, "--since") if since else None, limit)
     integration = session.hub.integration(name)
-    streams = session.hub.streams(integration, stream)
-    if not streams:
+    broken: dict[str, ConfigError] = {}
+    if stream is None:
+        streams, broken = session.hub.sound_streams(integration)
+    else:
+        streams = session.hub.streams(integration, stream)
+    if not streams and len(broken) == 1:
+        raise next(iter(broken.values()))
+    if not streams and not broken:
         raise ConfigError(f"no stream of {name} is enabled", cure="name one with --stream, or enable one")
     session.listen()
     with progress.showing(session.hub, streams) as watch:
         results = run_streams(session.hub, name, streams, order, watch.notice or silent, watch.look)
     reports = {result.stream.name: result.report(session.hub) for result in results}
+    reports |= {name: unready(error) for name, error in broken.items()}
     document = {"integration": name, "streams": reports}
     emit(document) if session.json else render.run(document)
     return exit_code(list(reports.values()))

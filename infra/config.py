@@ -303,10 +303,11 @@ class _Reading:
                 read[key] = reader(value[key])
             except Refused as refused:
                 self.refuse((*path, key), refused.found or shown(value[key]), refused.expected, refused.cure)
-            except accepted.RefusedFile as refused:
+            except accepted.RefusedFiles as refused:
                 self.mistakes += [
-                    Mistake(str(refused.file), fault.path, None, fault.found, fault.expected, fault.cure)
-                    for fault in refused.faults
+                    Mistake(str(each.file), fault.path, None, fault.found, fault.expected, fault.cure)
+                    for each in refused.files
+                    for fault in each.faults
                 ]
         return section.build(**read) if len(self.mistakes) == before else None
 

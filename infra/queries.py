@@ -68,6 +68,7 @@ def check(hub: Hub, name: str | None) -> dict[str, Any]:
                 environment.system_settings(system, hub.environ)
             except ConfigError as error:
                 mistakes.append(_mistake("environment", system, str(error).removeprefix(f"{system}: "), error.cure))
+        mistakes += _mistakes_of_sinks(hub, integration)
     # A share of an account is a matter of all who have one, whichever of them was asked about.
     every = list(hub.integrations.values())
     mistakes += msgspec.to_builtins(list(overdrawn(every)))
@@ -76,6 +77,22 @@ def check(hub: Hub, name: str | None) -> dict[str, Any]:
     if not any(stream.enabled for each in integrations for stream in each.streams.values()):
         notes.append("no stream is enabled")
     return {"integrations": [each.name for each in integrations], "mistakes": unique, "notes": notes}
+
+
+def _mistakes_of_sinks(hub: Hub, integration: config.Integration) -> list[dict[str, Any]]:
+    """What a sink lacks besides its secrets; told as soon as these are there."""
+    found = []
+    streams, _ = hub.sound_streams(integration)
+    for stream in streams:
+        try:
+            hub.check_environment([stream])
+        except ConfigError:
+            return []
+        try:
+            hub.check_sinks([stream])
+        except ConfigError as error:
+            found.append(_mistake(str(integration.file), f"streams.{stream.name}", str(error), error.cure))
+    return found
 
 
 def _mistakes_of(error: ConfigError, file: str, path: str) -> list[dict[str, Any]]:
@@ -296,11 +313,13 @@ def plan(hub: Hub, name: str, stream_name: str | None) -> dict[str, Any]:
         source, sink = hub.open_source(stream), hub.open_sink(stream)
         try:
             planned = plan_stream(stream, hub.home, source, sink)
+            together = getattr(sink, "rows_per_call", 1)
         finally:
             source.close()
             sink.close()
-        # A target that is asked before it creates takes two calls for a new record.
-        calls = planned.pages + planned.creates * 2 + planned.updates
+        # A target that takes one record a call is asked before it creates: two calls for a new one.
+        sent = planned.creates + planned.updates
+        calls = planned.pages + (sent + planned.creates if together == 1 else -(-sent // together))
         documents[stream.name] = {
             **planned.counts.as_dict(),
             "creates": planned.creates,

@@ -123,7 +123,7 @@ class Timetable:
         self.crons: dict[Due, str] = {}
         for name in names:
             integration = hub.integration(name)
-            for stream in hub.streams(integration):
+            for stream in hub.sound_streams(integration)[0]:
                 schedule, catch_up = integration.streams[stream.name].schedule, hub.catch_up(stream)
                 if schedule:
                     self.crons[Due(name, stream.name)] = schedule
@@ -222,7 +222,9 @@ def ready_integrations(hub: Hub, note: Callable[[str], None]) -> list[str]:
     ready = []
     for name, integration in hub.integrations.items():
         try:
-            streams = hub.streams(integration)
+            streams, broken = hub.sound_streams(integration)
+            for stream, error in broken.items():
+                note(f"{name} {stream} is not served: {error}")
             hub.check_environment(streams)
         except ConfigError as error:
             note(f"{name} is not served: {error}")

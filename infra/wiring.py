@@ -187,6 +187,17 @@ class Hub:
                     raise
         return found
 
+    def sound_streams(self, integration: config.Integration) -> tuple[list[Stream], dict[str, ConfigError]]:
+        """The streams that are enabled, and what those of them lack that cannot run."""
+        sound, broken = [], {}
+        for each in integration.streams.values():
+            if each.enabled:
+                try:
+                    sound.append(self.stream(integration, each))
+                except ConfigError as error:
+                    broken[each.name] = error
+        return sound, broken
+
     def stream(self, integration: config.Integration, each: config.StreamConfig) -> Stream:
         """Raises ConfigError where a key of the stream's own is missing."""
         stream = self._one_way(integration, each)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from itertools import islice
 
 from shared.errors import TransientError
-from shared.outcome import Absent, Passing, Probe
+from shared.outcome import Absent, CannotAsk, Passing, Probe
 from shared.plan import judge_row, left_out
 from shared.ports import Change, Home, Row, Sink, Source, Window
 from shared.record import Record
@@ -68,18 +68,22 @@ def asked(changes: list[Change], stream: Stream, home: Home, sink: Sink) -> list
 
     Raises TransientError if it does not answer in the end: silence about a key says nothing of it.
     """
-    tries = 0
+    answers: dict[int, Probe] = {}
+    tries = 1
     while True:
-        tries += 1
+        left = [place for place in range(len(changes)) if place not in answers]
         try:
-            found = list(sink.find(changes))
+            found = list(sink.find([changes[place] for place in left]))
             failed = next((each for each in found if isinstance(each, Passing)), None)
             error = None if failed is None else TransientError(failed.reason, after=failed.after)
         except TransientError as failure:
-            error = failure
+            found, error = [], failure
+        heard = {place: each for place, each in zip(left, found, strict=False) if not isinstance(each, Passing)}
+        answers |= heard
         if error is None:
-            return found
-        wait = stream.retry.next_wait(tries, error.after, home.clock.random)
+            return [answers.get(place, CannotAsk()) for place in range(len(changes))]
+        tries = 1 if heard else tries + 1
+        wait = stream.retry.next_wait(tries - 1 or 1, error.after, home.clock.random)
         if wait is None:
             raise error
         home.clock.sleep(wait)

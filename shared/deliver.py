@@ -180,11 +180,15 @@ class Delivery:
             letter = self.letters[place]
             if letter != PENDING and letter != DOUBTFUL:
                 continue
-            if record.key in disputed:
-                self.decide(place, record, invalid(RecordError(CONTESTED, number=BAD_IDENTITY)))
-                continue
             cell = self.cells.get(record.key)
+            if record.key in disputed:
+                waits = not replaying and any(self.is_known(f, record) for f in self.open_failures(record.key, cell))
+                refused = invalid(RecordError(CONTESTED, number=BAD_IDENTITY))
+                self.decide(place, record, Verdict(Outcome.DUPLICATE) if waits else refused)
+                continue
             outcome = gives_way.get(place) or judge_version(record, cell, on_conflict, replaying=replaying)
+            if outcome is Outcome.DUPLICATE and place not in gives_way and self.is_mended(record):
+                outcome = None
             failures = self.open_failures(record.key, cell) if outcome is None else []
             if not replaying and any(self.is_known(failure, record) for failure in failures):
                 outcome = Outcome.DUPLICATE
@@ -222,8 +226,17 @@ class Delivery:
             items.append(Item(place, record, change, fingerprint, doubtful, by_hand))
         return items
 
+    def is_mended(self, record: Record) -> bool:
+        """Whether the record was invalid under this version and holds something else by now: what is expanded with it
+        may be corrected without a new version of its own."""
+        query = FailureQuery(self.stream.integration, self.stream.name, outcome=Outcome.INVALID, key=record.key)
+        found = [failure for failure in self.home.failures.find(query) if failure.version == record.version]
+        return bool(found) and all(failure.data != record.data for failure in found)
+
     def is_known(self, failure: Failure, record: Record) -> bool:
         """Whether it is this version that failed; a polled source gives what did not change under a new one."""
+        if failure.outcome is Outcome.INVALID and failure.version == record.version:
+            return failure.data == record.data
         same = self.stream.rules.polled and (failure.operation, failure.data) == (record.operation, record.data)
         return failure.version == record.version or same
 
@@ -270,7 +283,9 @@ class Delivery:
             )
         elif outcome in FAILED:
             changed = failed(record, cell, run, now)
-            self.failures.append(Failure.of(record, verdict, self.batch, place, now))
+            failure = Failure.of(record, verdict, self.batch, place, now)
+            tries = max(1, self.batch.attempts) if outcome is Outcome.EXHAUSTED else 1
+            self.failures.append(msgspec.structs.replace(failure, attempts=tries))
         else:
             changed = None
         if changed is not None:
@@ -309,7 +324,9 @@ class Delivery:
             return Settled(self.sent) if settled else Again(0.0, reason=reason)
         self.record(keep=False, settled=False)
         after = max((item.passing.after or 0.0 for item in tried if item.passing is not None), default=0.0)
-        wait = redelivery_wait(self.stream.redeliver_after, self.batch.attempts, self.home.clock.random)
+        # Who waits for a customer looks again at an even pace: the target is well.
+        grown = 0 if all(item.awaits for item in tried) else self.batch.attempts
+        wait = redelivery_wait(self.stream.redeliver_after, grown, self.home.clock.random)
         return Again(max(after, wait), outage=not others_pass, reason=reason)
 
     def others_pass(self, item: Item) -> bool:

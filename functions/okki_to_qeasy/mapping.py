@@ -16,6 +16,8 @@ from functools import partial
 from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 from shared.declared.conditions import Condition, compile_conditions
 from shared.declared.fields import FieldRule, compile_fields
 from shared.declared.metadata import Metadata
@@ -30,6 +32,7 @@ READS: Final = {"/v1/user/list": "users"}
 WRITES: Final = {"store": "store", "写入空操作": "nothing"}
 ID_FIELD: Final = "id"
 DAY: Final = 86_400.0
+TIMES: Final = frozenset({"timestamp", "timestamp_ms", "date", "datetime"})
 
 OPTIONS: Final[Mapping[str, Any]] = {
     "users": {
@@ -59,7 +62,7 @@ def users(options: Mapping[str, Any]) -> Rules:
         if scheme is not None and scheme.method.upper() not in ("", method):
             raise ConfigError(f"metadata.{end}: method is {scheme.method}", cure=f"write {method}")
     fields = options.get("fields")
-    make = compile_fields(fields) if fields else row
+    make = compile_fields({name: _in_zone(rule, zone) for name, rule in fields.items()}) if fields else row
     id_field = target.id if target is not None and target.id else ID_FIELD
     # What the scheme does with a row whose id it holds; without metadata rows are overwritten.
     skips = target is not None and target.id_check
@@ -111,6 +114,13 @@ def row(user: dict[str, Any]) -> dict[str, Any]:
         dept_id="" if number is None else str(number),
         department_name=line(department, "name"),
     )
+
+
+def _in_zone(rule: str | FieldRule, zone: ZoneInfo) -> str | FieldRule:
+    """A rule about time without a zone of its own means the stream's."""
+    if isinstance(rule, FieldRule) and rule.as_ in TIMES and rule.zone is None:
+        return msgspec.structs.replace(rule, zone=zone.key)
+    return rule
 
 
 def _request(

@@ -81,6 +81,7 @@ def test_serve_tells_that_credentials_are_refused_and_that_they_are_mended(
         wait_until(lambda: told, "a notice")
         hub.faults("milvus", "")
         wait_until(lambda: len(told) == 2, "another notice")
+        wait_until(lambda: hub.arrived() == 5, "all customers")
         assert serve.end() == 0, serve.said
     alert = "ploomes_to_milvus.customers.credentials"
     assert [(each["alert"], each["state"]) for each in told] == [(alert, "raised"), (alert, "cleared")]

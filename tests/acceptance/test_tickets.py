@@ -258,6 +258,33 @@ def test_a_follow_up_is_about_an_edit_and_not_about_the_client_or_the_settings(m
     assert hub.stats("milvus")["follow_ups"] == 0
 
 
+def test_a_task_that_was_invalid_for_its_client_travels_once_the_client_is_corrected(make_hub: MakeHub) -> None:
+    hub = make_hub(3, undocumented=1, overlay=tickets(max_age="none"))
+    assert hub.run().code == 3
+    contact = next(row for row in hub.rows("ploomes") if not row["Register"])
+    tags = [{"TagId": 40012345}]
+    hub.control("ploomes", "add", kind="tasks", count=1, fields={"ContactId": contact["Id"], "Tags": tags})
+    assert hub.run("--stream", "tasks").code == 3
+    assert hub.failures()[-1]["outcome"] == "invalid"
+    hub.change(contact["Id"], Register="52998224725")
+    assert hub.run("--stream", "customers").code == 0
+
+    done = hub.run("--stream", "tasks")
+
+    assert (done.code, done.document["streams"]["tasks"]["delivered"]) == (0, 1), done
+    assert made(hub) == Counter(wanted(hub).items())
+    assert [failure for failure in hub.failures() if failure["stream"] == "tasks"] == []
+
+
+def test_a_stream_without_its_setting_hinders_no_other_one(make_hub: MakeHub) -> None:
+    hub = make_hub(4, overlay={"streams": {"tasks": {"enabled": True}}})
+    done = hub.run()
+    assert done.code == 2
+    assert done.customers["delivered"] == 4
+    tasks = done.document["streams"]["tasks"]
+    assert (tasks["state"], tasks["error"]["class"], tasks["fetched"]) == ("failed", "ConfigError", 0)
+
+
 def test_without_tags_the_streams_are_off_and_naming_one_says_how_to_list_them(make_hub: MakeHub) -> None:
     hub = make_hub(5)
     done = hub.run()

@@ -120,6 +120,26 @@ def test_of_two_edits_in_one_interval_one_stays_on_both_sides_and_the_other_is_i
         assert both("audit", name, "--deep").code == 0
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"nome_fantasia": " Novo  nome "},
+        {"nome_fantasia": "Novo\u00a0nome"},
+        {"observacao": "uma\r\noutra\n"},
+        {"site": " https://novo.example "},
+        {"nome_fantasia": None, "razao_social": "Nova Ltda"},
+    ],
+    ids=["blanks", "hard blank", "lines", "site", "one name"],
+)
+def test_an_edit_that_reads_otherwise_on_the_other_side_does_not_come_back(both: Hub, fields: Document) -> None:
+    document = next(each for each in sorted(names(both)[0]) if len(each) == 14 and each in clients(both))
+    before = writes(both)
+    both.control("milvus", "edit", ids=[clients(both)[document]["id"]], fields=fields)
+    for _ in range(3):
+        assert back(both).code == there(both).code == 0
+    assert writes(both) - before == 1
+
+
 def test_both_directions_together_stay_below_the_accounts_limit(make_hub: MakeHub) -> None:
     """Six and four a second by our clock are 30 and 20 a minute by the sandbox's, which allows 50."""
     hub = make_hub(60, clients=30, clock=hurried(), ploomes_per_minute=PER_MINUTE)

@@ -123,7 +123,7 @@ class Clients(Part):
         found = []
         for client_id in ids:
             row = self.rows_by_id[client_id]
-            if status in ("3", "1" if row["is_ativo"] else "2") and suits(row["nome_fantasia"].lower()):
+            if status in ("3", "1" if row["is_ativo"] else "2") and suits((row["nome_fantasia"] or "").lower()):
                 found.append(row)
                 if len(found) == most:
                     break

@@ -9,7 +9,7 @@ import pytest
 
 from infra.systems.okki import open_source
 from infra.systems.okki.users import departments_of
-from shared.errors import NO_SOURCE_ID, AuthError, ConfigError, ProtocolError, TransientError
+from shared.errors import NO_SOURCE_ID, AuthError, ConfigError, GuardTripped, ProtocolError, TransientError
 from shared.record import version_at
 from tests.loopback import FakeClock, Reply, Request, reply
 from tests.sandbox.faults import parse
@@ -102,6 +102,13 @@ def test_a_user_read_in_two_states_is_given_once_as_it_was_read_last() -> None:
 
     with scripted(Script(list=users)) as source:
         assert [user["enable_flag"] for user in rows(source)] == ["0"]
+
+
+def test_a_row_that_one_list_names_twice_is_given_twice() -> None:
+    """So that the books know of it: the engine makes one of them a duplicate."""
+    twice = [{"user_id": "7", "nickname": "a"}, {"user_id": "7", "nickname": "b"}, {"user_id": "9"}]
+    with scripted(Script(list=lambda query: twice if query["enable_flag"] == "1" else [])) as source:
+        assert [user.get("nickname") for user in rows(source)] == ["a", "b", None]
 
 
 def test_users_without_an_id_come_with_the_last_page_and_say_so() -> None:
@@ -284,3 +291,11 @@ def test_faults_of_every_kind_lose_nobody() -> None:
         with source_of(sandbox, attempts=10) as users, source_of(sandbox, "companies", attempts=10) as companies:
             assert len({user["user_id"] for user in rows(users)}) == 500
             assert len({row["company_id"] for row in rows(companies, AGES)}) == companies.total(AGES)
+
+
+def test_a_list_that_is_shorter_than_it_says_trips_the_guard() -> None:
+    users = [{"user_id": "7", "department_id": 1}]
+    cut = {"list": [{"id": "0", "name": "x"}], "count": 40}
+    for script in (Script(list=users, departmentList=cut), Script(list=users), Script(list={"list": [], "count": 3})):
+        with scripted(script) as source, pytest.raises(GuardTripped):
+            rows(source)

@@ -9,7 +9,7 @@ import pytest
 from infra.systems import Connection
 from infra.systems.qeasy import Nothing, open_sink
 from shared.errors import RATE_LIMITED, AuthError, ConfigError, ProtocolError
-from shared.outcome import Absent, Found, InDoubt, Outcome, Passing, delivered
+from shared.outcome import Absent, Found, InDoubt, Outcome, Passing, Verdict, delivered
 from shared.ports import Change
 from shared.retry import RetryPolicy
 from tests.loopback import LOST, FakeClock, Reply, refused_port, reply
@@ -197,3 +197,17 @@ def test_writing_nowhere_delivers_everything_asks_nobody_and_leaves_no_doubt() -
     assert outcomes(sink.write(given)) == [Outcome.DELIVERED] * 2
     assert all(sink.repeatable(each) for each in given)
     sink.close()
+
+
+def test_where_there_is_no_query_rows_that_may_be_repeated_go_in_halves_and_others_stay_unknown() -> None:
+    for id_check, wanted in ((False, {"delivered", "rejected"}), (True, {"unknown"})):
+        script = Script(lambda body: counted_rows(body), reply(404))
+        with scripted(script, options={"id_check": id_check}) as (_, sink):
+            found = [answer.outcome.value for answer in sink.write(changes(4)) if isinstance(answer, Verdict)]
+        assert (len(found), set(found)) == (4, wanted)
+
+
+def counted_rows(body: dict[str, Any]) -> Any:
+    """Everything but the first row is inserted."""
+    bad = sum(str(row["id"]) == str(changes(1)[0].content["id"]) for row in body["content"])
+    return counted(len(body["content"]) - bad, bad)

@@ -93,22 +93,31 @@ class Clients:
 
 
 def _same(content: dict[str, Any], client: dict[str, Any]) -> bool:
-    """Whether a client holds what is to be written, as far as it reads back. What is left out is not written either."""
+    """Whether a client holds what is to be written, as far as it reads back. What is left out is not written either.
+
+    White space counts no more than for whoever reads the client: people leave blanks at the end of a name, and a date
+    may come with a time. A name may stand in one of its two places only.
+    """
     person = content.get("cliente_pessoa_fisica") or {}
     company = content.get("cliente_pessoa_juridica") or {}
-    fields = {
-        "site": content.get("cliente_site"),
-        "observacao": content.get("cliente_observacao"),
-        "data_nascimento": person.get("data_nascimento"),
-        "sexo": person.get("sexo"),
-        "nome_fantasia": company.get("nome_fantasia"),
-        "inscricao_estadual": company.get("inscricao_estadual"),
-    }
+    names = _plain(client.get("nome_fantasia")), _plain(client.get("razao_social"))
+    pairs = (
+        (content.get("cliente_site"), client.get("site")),
+        (content.get("cliente_observacao"), client.get("observacao")),
+        (person.get("data_nascimento"), str(client.get("data_nascimento") or "")[:10]),
+        (person.get("sexo"), client.get("sexo")),
+        (company.get("nome_fantasia"), names[0] or names[1]),
+        (company.get("razao_social"), names[1] or names[0]),
+        (company.get("inscricao_estadual"), client.get("inscricao_estadual")),
+    )
     return (
-        all(client.get(name) == value for name, value in fields.items() if value is not None)
+        all(_plain(wanted) == _plain(held) for wanted, held in pairs if wanted is not None)
         and content.get("cliente_ativo", True) == client.get("is_ativo")
         and bool(person) == client.get("is_fisica")
-        and (not person or person.get("nome") in (client.get("nome_fantasia"), client.get("razao_social")))
-        # A contact without a legal name is sent with its name in both places; a client may have it in one.
-        and (not company or company.get("razao_social") == (client.get("razao_social") or client.get("nome_fantasia")))
+        and (not person or _plain(person.get("nome")) in names)
     )
+
+
+def _plain(value: Any) -> Any:
+    """A text with single blanks between its words."""
+    return " ".join(value.split()) if isinstance(value, str) else value

@@ -5,8 +5,8 @@ by one call per state, and the run's own instant is the version of each. So a ch
 cut here, by `user_id` as a number; whoever resumes reads everything again and goes on behind the last one given.
 
 All three states are read whatever is wanted of them, so that a frozen or deleted user is known to be one and is never
-guessed from being absent. One that changes its state between two of the calls is given once, as it was read last, or
-not at all, and then met by the next run.
+guessed from being absent. One that changes its state between two of the calls is given as it was read last, or not at
+all, and then met by the next run.
 
 The departments are joined by their id as text, since a user names the same one by a number and by a text; 0 is the root
 and a department like any other. One that is not in the list of departments is null.
@@ -36,6 +36,7 @@ NORMAL: Final = "1"
 STATES: Final = (NORMAL, "0", "2")
 """Normal, frozen, deleted: `enable_flag`."""
 
+_CURE: Final = "ask OKKI's support why the list is cut, then run again"
 _NO_ID: Final = (NO_SOURCE_ID, "the user has no user_id")
 Department = dict[str, Any]
 
@@ -68,7 +69,8 @@ class Users:
         self._api.close()
 
     def pages(self, window: Window, after: str) -> Iterator[Page]:
-        """`after` is the last user_id given. Users without one come with the last page."""
+        """`after` is the last user_id given. Users without one come with the last page, and one that a list names more
+        than once stands there as often."""
         if after and whole(after) is None:
             raise GuardTripped(f"{after!r} is no place among OKKI's users")
         behind = int(after or -1)
@@ -79,18 +81,18 @@ class Users:
             yield Page(nameless, "0")
         while ids:
             following = list(islice(left, self._size))
-            rows = [users[each] for each in ids]
+            rows = [row for each in ids for row in users[each]]
             yield Page(rows if following else rows + nameless, str(ids[-1]))
             ids = following
 
-    def _read(self, instant: datetime) -> tuple[dict[int, Row], list[Row]]:
-        """The users by their id, each as it was read last, and those that have none."""
-        departments = departments_of(rows_of(self._api.read(DEPARTMENTS), DEPARTMENTS)[0])
-        users: dict[int, Row] = {}
+    def _read(self, instant: datetime) -> tuple[dict[int, list[Row]], list[Row]]:
+        """The users by their id, each row as it was read, and those that have none."""
+        departments = departments_of(self._whole(DEPARTMENTS))
+        users: dict[int, list[Row]] = {}
         nameless: list[Row] = []
         for state in STATES:
-            found, _ = rows_of(self._api.read(LIST, {**self._request, "enable_flag": state}), LIST)
-            for place, user in enumerate(found):
+            answered: dict[int, list[Row]] = {}
+            for place, user in enumerate(self._whole(LIST, {**self._request, "enable_flag": state})):
                 number = whole(user.get("user_id")) if isinstance(user, dict) else None
                 if number is None or number < 0:
                     data = user if isinstance(user, dict) else {"row": user}
@@ -98,22 +100,35 @@ class Users:
                     continue
                 origin = str(number)
                 data = {**user, "user_id": origin, **_joined(user, departments)}
-                users[number] = Row(origin, version_at(instant, origin), f"users({origin})", data)
+                row = Row(origin, version_at(instant, origin), f"users({origin})", data)
+                answered.setdefault(number, []).append(row)
+            # What another call gave too is the same row, read again.
+            users |= answered
+        if not departments and any(text_of(row.data.get("department_id")) for rows in users.values() for row in rows):
+            raise GuardTripped("OKKI gives no department at all, not even the root", cure=_CURE)
         if self._key != USER_ID:
             self._set_shared_apart(users)
         return users, nameless
 
-    def _set_shared_apart(self, users: dict[int, Row]) -> None:
+    def _whole(self, path: str, params: dict[str, str] | None = None) -> list[Any]:
+        """A list that holds as many rows as it says. Raises GuardTripped if it does not, twice."""
+        for _ in range(2):
+            rows, total = rows_of(self._api.read(path, params or {}), path)
+            if total is None or len(rows) >= total:
+                return rows
+        raise GuardTripped(f"{path} says that it holds {total} rows and gave {len(rows)}, twice", cure=_CURE)
+
+    def _set_shared_apart(self, users: dict[int, list[Row]]) -> None:
         """Gives each user a problem whose key another one has too. Who is not wanted takes it from nobody."""
         holders: dict[str, list[int]] = {}
-        for number, row in users.items():
+        for number, (*_, row) in users.items():
             if self._inactive or text_of(row.data.get("enable_flag")) in ("", NORMAL):
                 holders.setdefault(" ".join(text_of(row.data.get(self._key)).split()), []).append(number)
         for key, numbers in holders.items():
             if key and len(numbers) > 1:
                 problem = (BAD_IDENTITY, f"another user has this {self._key} too")
                 for number in numbers:
-                    users[number] = msgspec.structs.replace(users[number], problem=problem)
+                    users[number] = [msgspec.structs.replace(row, problem=problem) for row in users[number]]
 
 
 def departments_of(rows: list[Any]) -> dict[str, Department]:

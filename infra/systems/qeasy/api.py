@@ -33,6 +33,10 @@ _SERVER: Final = frozenset((50000, 50001, 50002, 50301))
 _SMALL: Final = 4096
 
 
+class NoQueryError(ProtocolError):
+    """This Qeasy has no query that could be asked."""
+
+
 class Counts(msgspec.Struct, frozen=True):
     """What an answer to `store` says: None where it says nothing, and the message that came with it."""
 
@@ -127,6 +131,8 @@ class Api:
 
 def _found(answer: Answer) -> tuple[list[dict[str, Any]], int | None]:
     """The rows of an answer to `query`, and how many there are in all if it says so."""
+    if answer.status in (404, 405, 501):
+        raise NoQueryError(f"a query of Qeasy was answered {answer.status}")
     body = _body(answer)
     content = body.get("content")
     rows, total = content, None

@@ -18,7 +18,7 @@ from typing import Any, Final
 from infra.http import InDoubtError
 from infra.one_by_one import MASK, without_persons
 from infra.systems import Connection
-from infra.systems.qeasy.api import MOST_ROWS, Api, Counts
+from infra.systems.qeasy.api import MOST_ROWS, Api, Counts, NoQueryError
 from shared.errors import (
     CREDENTIALS,
     GENERAL,
@@ -40,6 +40,7 @@ class Store:
     """The sink of one scheme. Options: `scheme`, `id_field` (the field that the scheme calls its id) and `id_check`."""
 
     system = "qeasy"
+    rows_per_call = MOST_ROWS
 
     def __init__(self, connection: Connection) -> None:
         scheme = str(connection.options.get("scheme") or connection.secrets.get("QEASY_SCHEME") or "").strip()
@@ -119,6 +120,8 @@ class Store:
         """As `_store`, after counts that say nothing of the single row: by what Qeasy holds."""
         try:
             probes = self.find([changes[place] for place in group])
+        except NoQueryError as error:
+            return self._undecided(group, answers, counts, error)
         except (AuthError, ProtocolError, TransientError) as error:
             _answer_all(answers, group, InDoubt(f"Qeasy's counts do not tell, and a query failed: {error}"))
             return []
@@ -137,6 +140,19 @@ class Store:
                     UNDOCUMENTED_ANSWER, "Qeasy's counts do not add up, and it does not hold the row"
                 )
         return _halves(left) if len(left) == len(group) else [left]
+
+    def _undecided(
+        self, group: list[int], answers: list[Answer | None], counts: Counts, error: NoQueryError
+    ) -> list[list[int]]:
+        """As `_looked_up`, where Qeasy has no query that can be understood: rows that may be stored again go in halves
+        until the counts tell."""
+        if self._overwrites and len(group) > 1:
+            return _halves(group)
+        if self._overwrites and counts.inserted == 0:
+            answers[group[0]] = rejected(REFUSED, "Qeasy counts the row as failed")
+            return []
+        _answer_all(answers, group, unknown(UNDOCUMENTED_ANSWER, f"Qeasy's counts do not tell, and {error}"))
+        return []
 
     def _found(self, change: Change, rows: list[dict[str, Any]]) -> Found | Absent:
         """Of several rows with one id, the one with this content is meant, else the last one."""
@@ -178,7 +194,8 @@ def _reason(message: str, row: dict[str, Any]) -> str:
     """The target's own words, without what the row itself holds: a name has two characters as often as three."""
     for value in sorted(_texts(row), key=len, reverse=True):
         message = message.replace(value, MASK)
-    return without_persons(message) or "Qeasy counted it as failed"
+    words = "" if message.strip().lower() in ("success", "ok") else message
+    return without_persons(words) or "Qeasy counted it as failed"
 
 
 def _texts(value: Any) -> Iterator[str]:
