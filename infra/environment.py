@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from infra.config import Integration
 
 Backend = Literal["embedded", "gcp"]
+FILES: Final = "files"
+"""The system that is a folder of this machine: it has neither address nor secrets."""
 
 
 class SystemVariables(msgspec.Struct, frozen=True):
@@ -35,6 +37,8 @@ class SystemVariables(msgspec.Struct, frozen=True):
     """Handed on where they are set, and never missing."""
 
 
+_GOOGLE: Final = ("GOOGLE_OAUTH_ACCESS_TOKEN",)
+_PROJECT: Final = "GOOGLE_CLOUD_PROJECT"
 SYSTEM_VARIABLES: Final[Mapping[str, SystemVariables]] = {
     "ploomes": SystemVariables("PLOOMES_URL", "https://api2.ploomes.com", ("PLOOMES_USER_KEY",), calls_per_minute=120),
     "milvus": SystemVariables("MILVUS_URL", "https://apiintegracao.milvus.com.br/api", ("MILVUS_TOKEN",)),
@@ -49,13 +53,24 @@ SYSTEM_VARIABLES: Final[Mapping[str, SystemVariables]] = {
     ),
     "prisma": SystemVariables("PRISMA_URL", None, ("PRISMA_TOKEN",)),
     "ga4": SystemVariables("GA4_URL", "https://www.google-analytics.com", ("GA4_MEASUREMENT_ID", "GA4_API_SECRET")),
-    "data_manager": SystemVariables("DATA_MANAGER_URL", "https://datamanager.googleapis.com"),
+    "data_manager": SystemVariables(
+        "DATA_MANAGER_URL", "https://datamanager.googleapis.com", calls_per_minute=300, optional=_GOOGLE
+    ),
     "google_ads": SystemVariables(
         "GOOGLE_ADS_URL",
         "https://googleads.googleapis.com",
         ("GOOGLE_ADS_DEVELOPER_TOKEN", "GOOGLE_ADS_CUSTOMER_ID"),
+        optional=(*_GOOGLE, "GOOGLE_ADS_LOGIN_CUSTOMER_ID"),
     ),
-    "cm360": SystemVariables("CM360_URL", "https://dfareporting.googleapis.com", ("CM360_PROFILE_ID",)),
+    "cm360": SystemVariables(
+        "CM360_URL",
+        "https://dfareporting.googleapis.com",
+        ("CM360_PROFILE_ID",),
+        calls_per_minute=60,
+        optional=_GOOGLE,
+    ),
+    "gcs": SystemVariables("STORAGE_EMULATOR_HOST", "https://storage.googleapis.com", optional=(*_GOOGLE, _PROJECT)),
+    "bigquery": SystemVariables("BIGQUERY_URL", "https://bigquery.googleapis.com", optional=(*_GOOGLE, _PROJECT)),
 }
 
 
@@ -79,6 +94,8 @@ def system_settings(system: str, environ: Mapping[str, str]) -> SystemSettings:
     An empty variable counts as missing; blanks around a value are not part of it (mounted secrets often end in a
     newline).
     """
+    if system == FILES:
+        return SystemSettings("", {})
     if system not in SYSTEM_VARIABLES:
         near = nearest(system, SYSTEM_VARIABLES)
         raise ConfigError(

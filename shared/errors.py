@@ -40,6 +40,7 @@ RATE_LIMITED: Final = 24
 UNREACHABLE: Final = 25
 NOT_ASKED: Final = 26
 CUSTOMER_MISSING: Final = 27
+TOO_EARLY: Final = 28
 REFUSED: Final = 50
 NO_IDENTITY: Final = 110
 BAD_IDENTITY: Final = 111
@@ -51,6 +52,34 @@ UNDOCUMENTED_ANSWER: Final = 116
 IN_DOUBT: Final = 117
 KILLED_ITS_SINK: Final = 118
 NO_VERDICT: Final = 119
+NOT_HASHED: Final = 130
+MALFORMED: Final = 131
+OVER_A_LIMIT: Final = 132
+TOO_OLD: Final = 133
+NOT_MATCHED: Final = 134
+MALFORMED_PERSONAL: Final = 140
+ONLY_VALIDATED: Final = 150
+NOT_VALID: Final = 151
+WRONG_CLIENT: Final = 152
+WRONG_EVENT_NAME: Final = 153
+RESERVED_NAME: Final = 154
+WRONG_PARAMETER_NAME: Final = 155
+LONG_VALUE: Final = 156
+WRONG_TYPE: Final = 157
+MANY_PARAMETERS: Final = 158
+WRONG_PROPERTY_NAME: Final = 159
+LONG_PROPERTY_VALUE: Final = 160
+MANY_PROPERTIES: Final = 161
+WRONG_ITEMS: Final = 162
+OUTSIDE_WINDOW: Final = 163
+LARGE_EVENT: Final = 164
+WRONG_CONSENT: Final = 165
+WRONG_USER_DATA: Final = 166
+WRONG_ENGAGEMENT: Final = 167
+UNKNOWN_FIELD: Final = 168
+NO_TRANSACTION: Final = 169
+MAIL_IN_CLEAR: Final = 170
+LONG_USER_ID: Final = 171
 
 NUMBERS: Final[dict[int, ErrorNumber]] = {
     line.number: line
@@ -91,6 +120,63 @@ NUMBERS: Final[dict[int, ErrorNumber]] = {
             "mend the sink, look at the target, replay",
         ),
         ErrorNumber(NO_VERDICT, "permanent", "the connector gave no verdict", "look at the target first"),
+        ErrorNumber(TOO_EARLY, "retriable", "the target takes it only some hours later", "replay it after six hours"),
+        ErrorNumber(NOT_HASHED, "permanent", "a personal field is not hashed", "let the mapping hash it"),
+        ErrorNumber(MALFORMED, "permanent", "a field is not of the documented form", "correct it at the source"),
+        ErrorNumber(OVER_A_LIMIT, "permanent", "more than the target takes in one record", "shorten it at the source"),
+        ErrorNumber(TOO_OLD, "permanent", "older than the target takes", "nothing: it is too late"),
+        ErrorNumber(
+            NOT_MATCHED, "permanent", "the target knows no such click or id", "check the click id at the source"
+        ),
+        ErrorNumber(
+            MALFORMED_PERSONAL, "permanent", "a personal field is malformed", "correct the field at the source"
+        ),
+        ErrorNumber(ONLY_VALIDATED, "permanent", "valid, and only validated", "set `validate: false`, then replay"),
+        ErrorNumber(NOT_VALID, "permanent", "the validation server found a fault", "correct the field at the source"),
+        ErrorNumber(
+            WRONG_CLIENT, "permanent", "the client's id is missing or malformed", "correct the field at the source"
+        ),
+        ErrorNumber(
+            WRONG_EVENT_NAME, "permanent", "the event's name is not allowed", "correct the field at the source"
+        ),
+        ErrorNumber(RESERVED_NAME, "permanent", "a name is reserved", "rename it at the source"),
+        ErrorNumber(WRONG_PARAMETER_NAME, "permanent", "a parameter's name is not allowed", "rename it at the source"),
+        ErrorNumber(LONG_VALUE, "permanent", "a parameter's value is too long", "shorten it at the source"),
+        ErrorNumber(
+            WRONG_TYPE, "permanent", "a value is of another type than documented", "correct the field at the source"
+        ),
+        ErrorNumber(MANY_PARAMETERS, "permanent", "too many parameters", "leave some out at the source"),
+        ErrorNumber(
+            WRONG_PROPERTY_NAME, "permanent", "a user property's name is not allowed", "rename it at the source"
+        ),
+        ErrorNumber(
+            LONG_PROPERTY_VALUE, "permanent", "a user property's value is too long", "shorten it at the source"
+        ),
+        ErrorNumber(MANY_PROPERTIES, "permanent", "too many user properties", "leave some out at the source"),
+        ErrorNumber(
+            WRONG_ITEMS,
+            "permanent",
+            "too many items, or parameters of one's own in one",
+            "leave some out at the source",
+        ),
+        ErrorNumber(OUTSIDE_WINDOW, "permanent", "not within the last 72 hours", "nothing: it is too late"),
+        ErrorNumber(LARGE_EVENT, "permanent", "the event alone is as large as a request", "shorten it at the source"),
+        ErrorNumber(
+            WRONG_CONSENT, "permanent", "consent is not of the documented form", "correct the field at the source"
+        ),
+        ErrorNumber(
+            WRONG_USER_DATA, "permanent", "user data is unhashed, or has no user_id", "let the mapping hash it"
+        ),
+        ErrorNumber(
+            WRONG_ENGAGEMENT,
+            "permanent",
+            "engagement time or session id is malformed",
+            "correct the field at the source",
+        ),
+        ErrorNumber(UNKNOWN_FIELD, "permanent", "a field that the target does not have", "rename the column"),
+        ErrorNumber(NO_TRANSACTION, "permanent", "a purchase without a transaction_id", "fill it in at the source"),
+        ErrorNumber(MAIL_IN_CLEAR, "permanent", "a mail address in clear", "let the mapping hash it, or leave it out"),
+        ErrorNumber(LONG_USER_ID, "permanent", "the user_id is too long", "shorten it at the source"),
     )
 }
 

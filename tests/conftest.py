@@ -10,6 +10,7 @@ pytest_plugins = ("tests.emulators",)
 
 FOREIGN_PREFIXES = (
     "WAYBILL_", "PLOOMES_", "MILVUS_", "OKKI_", "QEASY_", "PRISMA_", "GA4_", "DATA_MANAGER_", "GOOGLE_ADS_", "CM360_",
+    "BIGQUERY_",
 )  # fmt: skip
 FOREIGN = {
     "http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy", "requests_ca_bundle", "curl_ca_bundle",

@@ -1,4 +1,4 @@
-"""Outside systems, one file each: `open_source(connection, read)` and `open_sink(connection, write)` side by side."""
+"""Outside systems, a file or a folder each: `open_source(connection, read)` and `open_sink(connection, write)`."""
 
 from __future__ import annotations
 

@@ -46,6 +46,8 @@ def test_a_system_has_its_public_address_and_its_secrets() -> None:
         ("data_manager", "DATA_MANAGER_URL", "https://datamanager.googleapis.com"),
         ("google_ads", "GOOGLE_ADS_URL", "https://googleads.googleapis.com"),
         ("cm360", "CM360_URL", "https://dfareporting.googleapis.com"),
+        ("gcs", "STORAGE_EMULATOR_HOST", "https://storage.googleapis.com"),
+        ("bigquery", "BIGQUERY_URL", "https://bigquery.googleapis.com"),
     ],
 )
 def test_every_default_address_is_one_that_would_be_accepted(system: str, variable: str, url: str | None) -> None:
@@ -56,7 +58,7 @@ def test_every_default_address_is_one_that_would_be_accepted(system: str, variab
 
 
 def test_no_system_is_left_out_of_the_table_above() -> None:
-    assert len(SYSTEM_VARIABLES) == 9
+    assert len(SYSTEM_VARIABLES) == 11
 
 
 @pytest.mark.parametrize(

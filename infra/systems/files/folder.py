@@ -1,0 +1,129 @@
+"""Files of this machine: the one of a path, all below a folder, or those that match a pattern.
+
+The version of a file is its size and the time of its last writing in nanoseconds, as the file system gives them. Names
+that begin with a dot or an underscore are taken for marks of writers and left out of folders and patterns.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from infra.systems.files.options import WILD, is_hidden, matcher
+from infra.systems.files.reading import Changed, File
+from shared.errors import AuthError, GuardTripped, ProtocolError, TransientError
+from shared.ports import Window
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Folder:
+    """The files of a path. A relative one begins where the process does."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path).expanduser().absolute()
+        self.location = str(self._path)
+        self.is_one_file = False
+        self._look()
+
+    def find(self, window: Window) -> Iterator[File]:
+        """Raises ProtocolError where nothing is at the path, not even a folder."""
+        self._look()
+        with _translated(self.location):
+            names = [self._path.name] if self.is_one_file else self._names()
+        for name in names:
+            if not _is_text(name):
+                raise GuardTripped("the name of a file is not UTF-8", cure="rename it, then run again")
+            with _translated(name):
+                try:
+                    found = _file(name, (self._base / name).stat())
+                except FileNotFoundError:
+                    continue
+                if found is not None and window.since <= found.instant < window.until:
+                    yield found
+
+    def open(self, file: File, offset: int) -> io.RawIOBase:
+        with _translated(file.name):
+            try:
+                opened = io.FileIO(self._base / file.name)
+            except FileNotFoundError:
+                raise Changed from None
+            try:
+                if _file(file.name, os.fstat(opened.fileno())) != file:
+                    raise Changed
+                opened.seek(offset)
+            except BaseException:
+                opened.close()
+                raise
+            return opened
+
+    def is_unchanged(self, file: File) -> bool:
+        with _translated(file.name):
+            try:
+                return _file(file.name, (self._base / file.name).stat()) == file
+            except FileNotFoundError:
+                return False
+
+    def close(self) -> None:
+        pass
+
+    def _look(self) -> None:
+        """What the path means: a file or a folder of exactly this name goes before a pattern."""
+        self.is_one_file = self._path.is_file()
+        self._base = self._path.parent if self.is_one_file else self._path
+        self._matches = None
+        if self.is_one_file or self._path.is_dir() or not WILD.search(self.location):
+            return
+        parts = self._path.parts
+        fixed = next(place for place, part in enumerate(parts) if WILD.search(part))
+        self._base, pattern = Path(*parts[:fixed]), "/".join(parts[fixed:])
+        self._matches = matcher(pattern)
+
+    def _names(self) -> list[str]:
+        if not self._base.is_dir():
+            raise ProtocolError(
+                f"there is neither a file nor a folder at {self._base}",
+                cure="check `path` (a relative one begins where the process does), then run again",
+            )
+        found = []
+        for folder, folders, files in os.walk(self._base, onerror=_raise, followlinks=False):
+            folders[:] = [name for name in folders if not is_hidden(name)]
+            here = Path(folder).relative_to(self._base)
+            names = [(here / name).as_posix() for name in files if not is_hidden(name)]
+            found += [name for name in names if self._matches is None or self._matches(name)]
+        return found
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _file(name: str, status: os.stat_result) -> File | None:
+    try:
+        instant = EPOCH + timedelta(microseconds=status.st_mtime_ns // 1000)
+    except OverflowError:
+        return None
+    return File(name, instant, f"{status.st_size}-{status.st_mtime_ns}", status.st_size)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@contextmanager
+def _translated(name: str) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise AuthError(f"{name} may not be read", cure="give this process the right to read it") from error
+    except OSError as error:
+        raise TransientError(f"{name} cannot be read ({type(error).__name__})") from error

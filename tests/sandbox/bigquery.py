@@ -1,0 +1,199 @@
+"""A fake of BigQuery's REST API: query jobs and the pages of their results.
+
+It knows no SQL but the statements of Waybill's own source: everything of a table, or of a query that a test has put
+there under its text; rows within a window of a column; and how many different rows a key has. A result is what was
+there when the job ran, in an order of its own at each run, is kept for a day, and is paged by tokens or by a row to
+start at. `busy` is how often a job is asked for before it is done, `largest_page` what an answer holds at most. A
+repeated `requestId` names the job that it made before.
+"""
+
+import random
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+from urllib.parse import unquote
+
+import msgspec
+
+from tests.sandbox.google_system import GoogleSystem, Refused
+from tests.sandbox.system import Answer, Request, Row, Setup, answer
+
+KEPT = 86_400.0
+STATEMENT = re.compile(
+    r"SELECT t\.\*(?:, COUNT\(DISTINCT TO_JSON_STRING\(t\)\) OVER \(PARTITION BY (?P<key>[^)]+)\) AS `_rows_of_key`)?"
+    r" FROM (?:`(?P<table>[^`]+)`|\(\n(?P<query>.*)\n\)) AS t"
+    r"(?: WHERE \((?P<cursor>t\.[^ ]+) >= @since AND (?P=cursor) < @until\) OR (?P=cursor) IS NULL)?",
+    re.DOTALL,
+)
+COUNT = {"name": "_rows_of_key", "type": "INTEGER"}
+
+
+class Refusal(Refused):
+    """An error in the form of the older APIs, with its reason."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(status, message)
+        self.reason = reason
+
+
+class Table(msgspec.Struct):
+    """Columns as in a schema, and rows as Python values: microseconds for a TIMESTAMP, bytes in base64."""
+
+    schema: list[Row]
+    rows: list[Row] = []
+
+
+class Job(msgspec.Struct):
+    """A query that was run, and its result."""
+
+    project: str
+    table: Table
+    made: float
+    asked: int = 0
+
+
+class BigQuery(GoogleSystem):
+    """`tables` by project.dataset.table, `queries` by their text; `jobs` are all that ran."""
+
+    name: ClassVar[str] = "bigquery"
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self.tables: dict[str, Table] = {}
+        self.queries: dict[str, Table] = {}
+        self.jobs: dict[str, Job] = {}
+        self.requests_by_id: dict[str, str] = {}
+        self.parameters: list[Mapping[str, str]] = []
+        self.busy = 0
+        self.largest_page = 10_000
+        self.location = "US"
+        self._order = random.Random(f"{setup.seed} bigquery")
+
+    def environment(self, url: str) -> dict[str, str]:
+        return {"BIGQUERY_URL": url, "GOOGLE_OAUTH_ACCESS_TOKEN": self.token}
+
+    def rows(self) -> list[Row]:
+        return [row for table in self.tables.values() for row in table.rows]
+
+    def failure(self, refused: Refused) -> Answer:
+        given = super().failure(refused)
+        if not isinstance(refused, Refusal):
+            return given
+        body = msgspec.json.decode(given.body)
+        body["error"]["errors"] = [{"domain": "global", "reason": refused.reason, "message": refused.message}]
+        return answer(refused.status, body)
+
+    def carried_out(self, request: Request, body: Row) -> Any:
+        found = re.fullmatch(r"/bigquery/v2/projects/([^/]+)/queries(?:/([^/]+))?", request.path)
+        match request.method, found:
+            case "POST", re.Match() if found[2] is None:
+                return self._run(unquote(found[1]), body)
+            case "GET", re.Match() if found[2] is not None:
+                return self._results(unquote(found[1]), unquote(found[2]), request.query)
+        raise Refusal(404, "notFound", f"Not found: {request.path}")
+
+    def _run(self, project: str, body: Row) -> Row:
+        if body.get("useLegacySql") is not False or body.get("parameterMode") != "NAMED":
+            raise Refusal(400, "invalid", "this fake takes standard SQL with named parameters only")
+        parameters = {each["name"]: each["parameterValue"]["value"] for each in body.get("queryParameters", [])}
+        table = self._result_of(str(body["query"]), parameters)
+        if body.get("dryRun"):
+            return {"schema": {"fields": table.schema}, "jobComplete": True, "totalBytesProcessed": "0"}
+        self.parameters.append(parameters)
+        request_id = str(body.get("requestId", ""))
+        job_id = self.requests_by_id.get(request_id) or f"job_{len(self.jobs)}"
+        if job_id not in self.jobs:
+            self._order.shuffle(table.rows)
+            self.jobs[job_id] = Job(project, table, self.clock())
+        if request_id:
+            self.requests_by_id[request_id] = job_id
+        return self._page(job_id, 0, int(body.get("maxResults", self.largest_page)))
+
+    def _results(self, project: str, job_id: str, query: Mapping[str, str]) -> Row:
+        job = self.jobs.get(job_id)
+        if job is None or job.project != project or self.clock() > job.made + KEPT:
+            raise Refusal(404, "notFound", f"Not found: Job {project}:{job_id}")
+        if query.get("location") != self.location:
+            raise Refusal(404, "notFound", f"Not found: Job {project}:{job_id} in this location")
+        if query.get("formatOptions.useInt64Timestamp") != "true":
+            raise Refusal(400, "invalid", "this fake gives timestamps in microseconds only")
+        start = int(query.get("startIndex", 0))
+        if token := query.get("pageToken"):
+            start = int(token.removeprefix(f"{job_id}-"), 36)
+        return self._page(job_id, start, int(query.get("maxResults", self.largest_page)))
+
+    def _page(self, job_id: str, start: int, most: int) -> Row:
+        job = self.jobs[job_id]
+        reference = {"projectId": job.project, "jobId": job_id, "location": self.location}
+        job.asked += 1
+        if job.asked <= self.busy:
+            return {"jobReference": reference, "jobComplete": False}
+        rows = job.table.rows
+        end = min(start + min(most, self.largest_page), len(rows))
+        page: Row = {
+            "jobReference": reference,
+            "jobComplete": True,
+            "schema": {"fields": job.table.schema},
+            "totalRows": str(len(rows)),
+        }
+        if start < end:
+            page["rows"] = [{"f": [_cell(field, row.get(field["name"])) for field in job.table.schema]}
+                            for row in rows[start:end]]  # fmt: skip
+        if end < len(rows):
+            page["pageToken"] = f"{job_id}-{_base36(end)}"
+        return page
+
+    def _result_of(self, statement: str, parameters: Mapping[str, str]) -> Table:
+        found = STATEMENT.fullmatch(statement)
+        if found is None:
+            raise Refusal(400, "invalidQuery", "Syntax error: this fake knows no such statement")
+        held = self.queries.get(found["query"]) if found["query"] else self.tables.get(found["table"])
+        if held is None:
+            what = f"Table {found['table']}" if found["table"] else "the query"
+            raise Refusal(404, "notFound", f"Not found: {what} was not found in location {self.location}")
+        rows = [dict(row) for row in held.rows]
+        if found["cursor"]:
+            name = _names(found["cursor"])[0]
+            since, until = (_microseconds(parameters[each]) for each in ("since", "until"))
+            rows = [row for row in rows if row[name] is None or since <= row[name] < until]
+        if not found["key"]:
+            return Table(held.schema, rows)
+        names = _names(found["key"])
+        different: dict[str, set[str]] = {}
+        for row in rows:
+            different.setdefault(repr([row[name] for name in names]), set()).add(repr(sorted(row.items())))
+        for row in rows:
+            row["_rows_of_key"] = len(different[repr([row[name] for name in names])])
+        return Table([*held.schema, COUNT], rows)
+
+
+def _names(columns: str) -> list[str]:
+    return re.findall(r"t\.`([^`]+)`", columns)
+
+
+def _microseconds(text: str) -> int:
+    instant = datetime.fromisoformat(text)
+    assert instant.tzinfo is not None
+    return round((instant - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1_000_000)
+
+
+def _cell(field: Row, value: Any) -> Row:
+    """A cell as the API writes it: texts, null, and `f` and `v` all the way down."""
+    if field.get("mode") == "REPEATED":
+        return {"v": [_cell(field | {"mode": "NULLABLE"}, each) for each in value or ()]}
+    if value is None:
+        return {"v": None}
+    if field["type"] == "RECORD":
+        return {"v": {"f": [_cell(each, value.get(each["name"])) for each in field["fields"]]}}
+    if isinstance(value, bool):
+        return {"v": "true" if value else "false"}
+    return {"v": msgspec.json.encode(value).decode() if field["type"] == "JSON" else str(value)}
+
+
+def _base36(number: int) -> str:
+    digits = "0123456789abcdefghijklmnopqrstuvwxyz"
+    text = digits[number % 36]
+    while number := number // 36:
+        text = digits[number % 36] + text
+    return text
