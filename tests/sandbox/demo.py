@@ -122,7 +122,10 @@ def main() -> None:
         waybill("run", BACK, may_fail=True)
         demo.control("ploomes", "edit", count=12, seed=1)
         demo.control("milvus", "edit", count=5, seed=2)
-        say("12 customers are edited in Ploomes and 5 in Milvus: each edit travels once, and stops on the other side")
+        say(
+            "12 customers are edited in Ploomes, 5 in Milvus: each edit is written once; what comes back from the other"
+        )
+        print("# side is found to be there already, and counts as delivered without a write")
         waybill("run", THERE, may_fail=True)
         waybill("run", BACK, may_fail=True)
         say("400 users of a fake OKKI go to a fake Qeasy with their departments; then one department gets another name")
