@@ -61,12 +61,15 @@ class Operations:
             return problem(503, type(error).__name__, str(error))
 
     def sweep(self, body: bytes) -> Reply:
-        """Publishes again what got lost, closes runs that are over, raises and clears alerts."""
+        """Publishes again what got lost, closes runs that are over, raises and clears alerts. A stream that lacks a
+        setting is named and keeps no other from being looked after."""
         asked = _asked(body)
         done: dict[str, Any] = {}
         for name, integration in self.hub.integrations.items():
             if asked.integration in (None, name):
-                streams = self.hub.every_stream(integration)
+                streams, broken = self.hub.sound_streams(integration, disabled=True)
+                for stream, error in broken.items():
+                    self.notice("stream_not_swept", integration=name, stream=stream, error=str(error))
                 after = integration.alerts.consecutive_failures
                 tell = teller(self.hub, name, self.notice)
                 done[name] = msgspec.to_builtins(sweep(streams, self.hub.home, self.notice, after, tell))

@@ -178,24 +178,23 @@ class Hub:
 
     def every_stream(self, integration: config.Integration) -> list[Stream]:
         """Enabled or not, but for those that are not and lack a setting."""
-        found = []
-        for each in integration.streams.values():
-            try:
-                found.append(self.stream(integration, each))
-            except ConfigError:
-                if each.enabled:
-                    raise
-        return found
+        sound, broken = self.sound_streams(integration, disabled=True)
+        for error in broken.values():
+            raise error
+        return sound
 
-    def sound_streams(self, integration: config.Integration) -> tuple[list[Stream], dict[str, ConfigError]]:
-        """The streams that are enabled, and what those of them lack that cannot run."""
+    def sound_streams(
+        self, integration: config.Integration, *, disabled: bool = False
+    ) -> tuple[list[Stream], dict[str, ConfigError]]:
+        """The streams that are enabled, or all of them, and what those lack that are enabled and cannot run."""
         sound, broken = [], {}
         for each in integration.streams.values():
-            if each.enabled:
+            if each.enabled or disabled:
                 try:
                     sound.append(self.stream(integration, each))
                 except ConfigError as error:
-                    broken[each.name] = error
+                    if each.enabled:
+                        broken[each.name] = error
         return sound, broken
 
     def stream(self, integration: config.Integration, each: config.StreamConfig) -> Stream:

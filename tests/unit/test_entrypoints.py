@@ -12,6 +12,7 @@ import pytest
 from infra.entrypoints import Handlers
 from infra.local.bus import Claimed
 from infra.log import silent
+from infra.operations import Operations
 from infra.runner import run_streams
 from infra.wiring import ROOT, Hub
 from shared.errors import StoreUnavailable
@@ -73,3 +74,20 @@ def test_a_bus_that_does_not_take_an_answer_ends_the_run_and_the_next_one_goes_o
     with sandbox.milvus.lock:
         assert {len(clients) for clients in sandbox.milvus.by_document.values()} == {1}
         assert len(sandbox.milvus.clients) == 20
+
+
+def test_a_stream_that_lacks_a_setting_keeps_no_other_from_being_swept(tmp_path: Path, hub: Hub) -> None:
+    (tmp_path / "functions" / ONE / "integration.yaml").write_text(
+        INTEGRATION.format(name=ONE).replace("streams: {", "streams: {tasks: {}, ")
+    )
+    incomplete = Hub(hub.environ, tmp_path / "functions")
+    said = []
+    try:
+        swept = Operations(incomplete, lambda event, **facts: said.append((event, facts))).carry_out("sweep", b"")
+    finally:
+        incomplete.close()
+    assert swept.status == 200
+    assert set(swept.body["integrations"]) == {ONE, OTHER}
+    ((event, facts),) = said
+    assert (event, facts["integration"], facts["stream"]) == ("stream_not_swept", ONE, "tasks")
+    assert "tasks" in facts["error"]
