@@ -545,6 +545,14 @@ class Rules(msgspec.Struct, frozen=True):
     forgotten there too (`shared/forget.py`)."""
     settings: Mapping[str, Any] = {}
     """What the two connectors are told besides the keys of the stream's own (`Connection.options`)."""
+    source: str = ""
+    """The system that this stream is read from, where it is not the integration's."""
+    target: str = ""
+    """The system that this stream is written to, where it is not the integration's."""
+    hold_back: float | None = None
+    """Seconds by which the source shows changes late, where integration.yaml says nothing of it; None: the usual."""
+    deletes: bool = False
+    """Every row asks for its object to be removed from the target, which needs the row's content for that."""
     request: Callable[[datetime | None, datetime, bool], Mapping[str, Any]] | None = None
     """Parameters of the source's calls, by the last cursor (None before the first run), now, and whether it is a
     catch-up."""
