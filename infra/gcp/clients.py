@@ -6,7 +6,7 @@ The libraries are imported here, by whoever needs a client: a sink that publishe
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from infra.gcp.errors import translated
 
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from google.cloud.scheduler_v1 import CloudSchedulerClient
     from google.cloud.storage import Client as StorageClient
     from google.pubsub_v1 import PublisherClient, SubscriberClient
+
+
+NO_BUCKET_METADATA: Final = "DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"
+"""The library's own switch. Without it, each new client asks for its bucket behind our back, in a thread that tries
+again for minutes: a call that nobody counted, and a right that nobody else needs."""
 
 
 def connect_firestore(project: str, database: str) -> FirestoreClient:
@@ -52,6 +57,7 @@ def connect_subscriber() -> SubscriberClient:
 def connect_storage(project: str) -> StorageClient:
     from google.cloud.storage import Client
 
+    os.environ.setdefault(NO_BUCKET_METADATA, "true")
     with translated("connecting to Cloud Storage"):
         client: StorageClient = Client(project=project)
         return client

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
 from google.cloud import storage
 
+from infra.gcp.clients import NO_BUCKET_METADATA
 from infra.gcp.home import GoogleHome
 from infra.gcp.names import bucket_name
 from shared.errors import ConfigError
@@ -50,3 +52,16 @@ def test_a_bucket_that_was_never_made_is_for_a_human(emulators: Emulators) -> No
             call()
         assert "Terraform" in raised.value.cure
     home.close()
+
+
+def test_nothing_is_asked_behind_our_back(emulators: Emulators, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(NO_BUCKET_METADATA)
+    project = emulators.project()
+    home = GoogleHome(project)
+    started: list[str] = []
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: (started.append(thread.name), start(thread)))
+    with pytest.raises(ConfigError):
+        home.ports.blobs.write("a", b"x")
+    home.close()
+    assert started == []
