@@ -23,6 +23,9 @@ from shared.declared.metadata import Metadata
 from shared.retry import RetryPolicy
 
 DAY: Final = 86_400.0
+HOLD_BACK: Final = 60.0
+"""Seconds, where neither the stream nor its rules say anything."""
+UNSTATED: Final = msgspec.UNSET
 OnConflict = Literal["newest", "first", "invalid"]
 OptionsOf = Callable[[str, str], Mapping[str, Any]]
 """(integration, stream) -> the keys of the stream's own and the type of each, as msgspec converts it.
@@ -39,21 +42,31 @@ class SourceConfig(msgspec.Struct, frozen=True):
     """Where records come from. `system` is a plain name (`ploomes`) or a dotted module path."""
 
     system: str
-    rate_limit: Rate | None = None
+    rate_limit: Rate | msgspec.UnsetType | None = UNSTATED
     page_size: int = 300
     retry: RetryPolicy = _SOURCE_RETRY
+
+    @property
+    def limit(self) -> Rate | None:
+        """What is stated; where nothing is, there is none."""
+        return None if isinstance(self.rate_limit, msgspec.UnsetType) else self.rate_limit
 
 
 class SinkConfig(msgspec.Struct, frozen=True):
     """Where records go. `redeliver_after` is in seconds."""
 
     system: str
-    rate_limit: Rate | None = None
+    rate_limit: Rate | msgspec.UnsetType | None = UNSTATED
     batch_size: int = 100
     lanes: int = 4
     retry: RetryPolicy = _SINK_RETRY
     redeliver_after: float = 10.0
     max_attempts: int = 10
+
+    @property
+    def limit(self) -> Rate | None:
+        """What is stated; where nothing is, there is none."""
+        return None if isinstance(self.rate_limit, msgspec.UnsetType) else self.rate_limit
 
 
 class CatchUp(msgspec.Struct, frozen=True):
@@ -64,14 +77,15 @@ class CatchUp(msgspec.Struct, frozen=True):
 
 
 class StreamConfig(msgspec.Struct, frozen=True):
-    """One kind of record. `overlap` and `hold_back` are in seconds; `options` are the keys of the stream's own."""
+    """One kind of record. `overlap` and `hold_back` are in seconds; None leaves it to the rules. `options` are the keys
+    of the stream's own."""
 
     name: str
     schedule: str | None = None
     enabled: bool = True
     since: datetime | None = None
     overlap: float = 600.0
-    hold_back: float = 60.0
+    hold_back: float | None = None
     on_conflict: OnConflict = "newest"
     catch_up: CatchUp | None = None
     options: dict[str, Any] = {}

@@ -44,6 +44,8 @@ class Reply(msgspec.Struct, frozen=True):
     wait: float = 0.0
     outage: bool = False
     error: WaybillError | None = None
+    target: str = ""
+    """The system that answered so, where the stream has one of its own."""
 
 
 class _PushMessage(msgspec.Struct, rename="camel"):
@@ -138,17 +140,17 @@ class Handlers:
             if isinstance(error, AuthError):
                 self.watch.refused(stream)
             status = 400 if isinstance(error, MalformedEnvelope) else 503
-            return Reply(status, wait=stream.redeliver_after, error=error)
+            return Reply(status, wait=stream.redeliver_after, error=error, target=stream.rules.target)
         if isinstance(done, Settled):
             if done.sent:
                 self.watch.answered(stream)
             self.notice("batch_settled", batch=envelope.batch, sent=done.sent)
-            return Reply(204)
+            return Reply(204, target=stream.rules.target)
         again: Again = done
         if again.outage:
             self.watch.silent(stream)
         self.notice("batch_refused", batch=envelope.batch, wait=round(again.wait, 2), outage=again.outage)
-        return Reply(503, {"detail": again.reason}, wait=again.wait, outage=again.outage)
+        return Reply(503, {"detail": again.reason}, again.wait, again.outage, target=stream.rules.target)
 
     def source(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         """A trigger with an optional JSON body, or the push of a continuation."""
@@ -196,7 +198,7 @@ class Handlers:
                 raise ConfigError("since: an instant needs an offset, such as 2024-02-24T00:00:00-03:00")
             if asked.limit is not None and asked.limit < 1:
                 raise ConfigError("limit: expected a positive number")
-            streams = self.hub.streams(self.hub.integration(self.name), asked.stream)
+            streams = self.asked_for(asked.stream)
             sinces = {stream.name: self.since(stream, asked) for stream in streams}
             self.hub.check_environment(streams)
         except (msgspec.DecodeError, ConfigError) as error:
@@ -233,6 +235,19 @@ class Handlers:
                 replies[stream.name] = reply.body["streams"][stream.name]
                 status = max(status, reply.status)
         return Reply(status, {"schema_version": 1, "integration": self.name, "streams": replies})
+
+    def asked_for(self, name: str | None) -> list[Stream]:
+        """The stream of this name, else all that are enabled: one that lacks a setting is no hindrance to the others.
+        Raises ConfigError where nothing is left."""
+        integration = self.hub.integration(self.name)
+        if name is not None:
+            return self.hub.streams(integration, name)
+        streams, broken = self.hub.sound_streams(integration)
+        for stream, error in broken.items():
+            self.notice("stream_unready", stream=stream, error=str(error))
+        if broken and not streams:
+            raise next(iter(broken.values()))
+        return streams
 
     def since(self, stream: Stream, asked: _Trigger) -> datetime | None:
         """From when on to read, where the trigger says so."""

@@ -9,16 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
 from infra.mistakes import nearest, shown
 from shared.errors import ConfigError
-
-if TYPE_CHECKING:
-    from infra.config import Integration
 
 Backend = Literal["embedded", "gcp"]
 FILES: Final = "files"
@@ -52,7 +49,10 @@ SYSTEM_VARIABLES: Final[Mapping[str, SystemVariables]] = {
         optional=("QEASY_SCHEME",),
     ),
     "prisma": SystemVariables("PRISMA_URL", None, ("PRISMA_TOKEN",)),
-    "ga4": SystemVariables("GA4_URL", "https://www.google-analytics.com", ("GA4_MEASUREMENT_ID", "GA4_API_SECRET")),
+    # An app stream has no measurement id.
+    "ga4": SystemVariables(
+        "GA4_URL", "https://www.google-analytics.com", ("GA4_API_SECRET",), optional=("GA4_MEASUREMENT_ID",)
+    ),
     "data_manager": SystemVariables(
         "DATA_MANAGER_URL", "https://datamanager.googleapis.com", calls_per_minute=300, optional=_GOOGLE
     ),
@@ -117,9 +117,8 @@ def system_settings(system: str, environ: Mapping[str, str]) -> SystemSettings:
     return SystemSettings(url.rstrip("/"), {name: _value(name, environ) for name in names})
 
 
-def missing_secrets(integrations: Iterable[Integration], environ: Mapping[str, str]) -> list[str]:
-    """The variables that must be set and are not, over all integrations, each once. Systems without any need none."""
-    systems = [system for each in integrations for system in (each.source.system, each.sink.system)]
+def missing_secrets(systems: Iterable[str], environ: Mapping[str, str]) -> list[str]:
+    """The variables that must be set and are not, over all these systems, each once. Some need none."""
     known = [SYSTEM_VARIABLES[system] for system in systems if system in SYSTEM_VARIABLES]
     return list(dict.fromkeys(name for variables in known for name in _missing(variables, environ)))
 

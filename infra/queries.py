@@ -35,8 +35,20 @@ def _listed(hub: Hub, integration: config.Integration) -> dict[str, Any]:
     for stream in integration.streams.values():
         last = _last_run(hub, integration.name, stream.name)
         state = "never ran" if last is None else state_of(last, home.books.counts(last.id))
-        streams.append({"name": stream.name, "enabled": stream.enabled, "schedule": stream.schedule, "state": state})
+        about = {"name": stream.name, "enabled": stream.enabled, **_own_ends(hub, integration, stream)}
+        streams.append({**about, "schedule": stream.schedule, "state": state})
     return {**systems_of(integration), "paused": paused, "streams": streams}
+
+
+def _own_ends(hub: Hub, integration: config.Integration, stream: config.StreamConfig) -> dict[str, str]:
+    """The systems of a stream that are not its integration's."""
+    if not hub.is_any(integration.name, stream.name):
+        return {}
+    try:
+        rules = hub.rules(integration.name, stream)
+    except ConfigError:
+        return {}
+    return {end: system for end, system in (("source", rules.source), ("sink", rules.target)) if system}
 
 
 def _last_run(hub: Hub, integration: str, stream: str) -> Run | None:
@@ -61,7 +73,7 @@ def check(hub: Hub, name: str | None) -> dict[str, Any]:
                     hub.rules(integration.name, stream)
             except ConfigError as error:
                 mistakes += _mistakes_of(error, str(integration.file), f"streams.{stream.name}")
-        for system in (integration.source.system, integration.sink.system):
+        for system in _systems_in_use(hub, integration):
             if "." in system:
                 continue
             try:
@@ -77,6 +89,15 @@ def check(hub: Hub, name: str | None) -> dict[str, Any]:
     if not any(stream.enabled for each in integrations for stream in each.streams.values()):
         notes.append("no stream is enabled")
     return {"integrations": [each.name for each in integrations], "mistakes": unique, "notes": notes}
+
+
+def _systems_in_use(hub: Hub, integration: config.Integration) -> list[str]:
+    """Of the streams that are enabled; where none is, of those that have no system of their own."""
+    streams, _ = hub.sound_streams(integration)
+    if not streams:
+        every, _ = hub.sound_streams(integration, disabled=True)
+        streams = [stream for stream in every if not (stream.rules.source or stream.rules.target)]
+    return list(dict.fromkeys(end for stream in streams for end in hub.ends(stream)))
 
 
 def _mistakes_of_sinks(hub: Hub, integration: config.Integration) -> list[dict[str, Any]]:
@@ -326,8 +347,8 @@ def plan(hub: Hub, name: str, stream_name: str | None) -> dict[str, Any]:
             "updates": planned.updates,
             "calls": calls,
             "minutes": round(
-                _minutes(planned.pages, integration.source.rate_limit)
-                + _minutes(calls - planned.pages, integration.sink.rate_limit),
+                _minutes(planned.pages, integration.source.limit)
+                + _minutes(calls - planned.pages, integration.sink.limit),
                 2,
             ),
             "cost_usd": None if hub.on_google_cloud else 0.0,

@@ -37,7 +37,7 @@ def split(integrations: Iterable[Integration]) -> dict[str, list[Part]]:
         for end, settings in ends:
             variables = SYSTEM_VARIABLES.get(settings.system)
             if variables is not None and variables.calls_per_minute:
-                parts.setdefault(settings.system, []).append(Part(each, end, settings.rate_limit))
+                parts.setdefault(settings.system, []).append(Part(each, end, settings.limit))
     return parts
 
 

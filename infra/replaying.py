@@ -34,7 +34,7 @@ def plan(hub: Hub, query: FailureQuery) -> dict[str, Any]:
             outcomes[outcome] = outcomes.get(outcome, 0) + count
     # A target that is asked before it creates takes two calls for a record.
     calls = 2 * (planned - superseded)
-    rate = hub.integration(query.integration).sink.rate_limit
+    rate = hub.integration(query.integration).sink.limit
     return {
         "run": None,
         "planned": planned,

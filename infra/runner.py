@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -56,9 +57,11 @@ class Consumers:
         }
         self.topics = list(self._handlers)
         self.done = threading.Event()
-        self.trouble: WaybillError | None = None
+        self.trouble: dict[str, WaybillError] = {}
+        """What a human has to mend, by target: the integration's ("") or a stream's own. One is no trouble of others.
+        """
         self.crash: Exception | None = None
-        self.silence = 0
+        self.silence: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._threads = [
             threading.Thread(target=self._consume, name=f"{name}-{number}", daemon=True)
@@ -106,7 +109,7 @@ class Consumers:
 
     def _answer(self, claimed: Claimed, reply: Reply) -> None:
         if reply.status < 300:
-            self.silence = 0
+            self.silence.pop(reply.target, None)
             self.bus.acknowledge(claimed)
             return
         if reply.status == 400 or claimed.unanswered >= MOST_DEATHS:
@@ -115,36 +118,44 @@ class Consumers:
             self.bus.acknowledge(claimed)
             return
         if isinstance(reply.error, AuthError | ConfigError):
-            self._note(reply.error)
+            self._note(reply.error, reply.target)
         elif reply.outage:
             with self._lock:
-                self.silence += 1
-                silent_enough = self.silence >= OUTAGE_TRIES
+                self.silence[reply.target] += 1
+                silent_enough = self.silence[reply.target] >= OUTAGE_TRIES
             if silent_enough:
                 detail = (reply.body or {}).get("detail", "no answer")
-                self._note(TransientError(f"the target answers nobody: {detail}"))
+                self._note(TransientError(f"the target answers nobody: {detail}"), reply.target)
         elif reply.error is None:
-            self.silence = 0
+            self.silence.pop(reply.target, None)
         self.bus.refuse(claimed, reply.wait)
 
     @property
     def in_order(self) -> bool:
-        return self.endure or (self.trouble is None and self.crash is None)
+        """Whether it is any use to go on at all."""
+        return self.endure or ("" not in self.trouble and self.crash is None)
 
-    def _note(self, error: WaybillError) -> None:
+    def serves(self, stream: Stream) -> bool:
+        """Whether it is any use to go on with this stream."""
+        return self.in_order and stream.rules.target not in self.trouble
+
+    def _note(self, error: WaybillError, target: str = "") -> None:
         if self.endure:
             return
         with self._lock:
-            self.trouble = self.trouble or error
+            self.trouble.setdefault(target, error)
         self.bus.wake()
 
 
 class Elsewhere:
     """On Google Cloud the sink functions take the messages: here one only waits for what becomes of them."""
 
-    trouble: WaybillError | None = None
+    trouble: Mapping[str, WaybillError] = {}
     crash: Exception | None = None
     in_order = True
+
+    def serves(self, stream: Stream) -> bool:
+        return True
 
     def start(self) -> None:
         """Pub/Sub pushes by itself."""
@@ -293,7 +304,7 @@ def read_stream(
                 hub.home,
                 msgspec.structs.replace(order, delivers=True),
                 notice,
-                stopping=lambda: hub.clock.stopping or not consumers.in_order,
+                stopping=lambda: hub.clock.stopping or not consumers.serves(stream),
             )
         except BaseException as error:
             failure.append(error)
@@ -326,8 +337,9 @@ def settle_stream(
             if known.id == run.id:
                 result.runs[place] = run
     pending = next(home.batches.unsettled(stream.integration, stream.name), None) is not None
-    if consumers.trouble is not None and (pending or result.state == "stopped"):
-        result.state, result.error = "failed", consumers.trouble
+    trouble = consumers.trouble.get(stream.rules.target) or consumers.trouble.get("")
+    if trouble is not None and (pending or result.state == "stopped"):
+        result.state, result.error = "failed", trouble
     elif pending:
         result.state = "stopped"
 
@@ -335,7 +347,7 @@ def settle_stream(
 def wait_for_consumers(hub: Hub, stream: Stream, consumers: Consumers, watch: Callable[[], None]) -> None:
     home, bus = hub.home, hub.embedded.bus
     looked = hub.clock.monotonic()
-    while not hub.clock.stopping and consumers.in_order:
+    while not hub.clock.stopping and consumers.serves(stream):
         watch()
         if next(home.batches.unsettled(stream.integration, stream.name), None) is None:
             return

@@ -225,7 +225,11 @@ def ready_integrations(hub: Hub, note: Callable[[str], None]) -> list[str]:
             streams, broken = hub.sound_streams(integration)
             for stream, error in broken.items():
                 note(f"{name} {stream} is not served: {error}")
-            hub.check_environment(streams)
+            lacking = [stream for stream in streams if hub.missing([stream])]
+            if len(lacking) == len(streams):
+                hub.check_environment(streams)
+            for each in lacking:
+                note(f"{name} {each.name} is not served: missing in the environment: {', '.join(hub.missing([each]))}")
         except ConfigError as error:
             note(f"{name} is not served: {error}")
             if error.cure:

@@ -13,13 +13,14 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from infra import config, environment
 from infra.accepted import MetadataFiles, RefusedFile
 from infra.clock import SystemClock
+from infra.quantities import Rate
 from infra.systems import Connection
 from shared.deliver import Health
 from shared.errors import ConfigError
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from infra.local.home import EmbeddedHome
 
 ROOT = Path(__file__).resolve().parent.parent
+ANY: Final = "*"
+"""In a `mapping.py`, stands for every stream that has no entry of its own."""
 _loading = threading.RLock()
 """Two requests may be the first ones of an instance: neither may meet a module that is half loaded."""
 
@@ -113,7 +116,7 @@ class Hub:
         if not path.is_file() or "\nOPTIONS" not in path.read_text(encoding="utf8"):
             return {}
         options: Mapping[str, Mapping[str, Any]] = self._mapping(integration).OPTIONS
-        return options.get(stream, {})
+        return options.get(stream) or options.get(ANY, {})
 
     def _mapping(self, name: str) -> ModuleType:
         """The integration's `mapping.py`, from wherever its folder is."""
@@ -135,6 +138,11 @@ class Hub:
                 raise
             return module
 
+    def is_any(self, integration: str, stream: str) -> bool:
+        """Whether `mapping.py` knows the stream by its keys alone."""
+        streams = self._mapping(integration).STREAMS
+        return stream not in streams and ANY in streams
+
     def rules(self, integration: str, each: config.StreamConfig) -> Rules:
         """As `mapping.py` has them, or makes them of the stream's own keys. Raises ConfigError where one is missing."""
         found = self.mapped(integration, each.name)
@@ -150,6 +158,8 @@ class Hub:
     def mapped(self, integration: str, stream: str) -> Rules | Callable[[Mapping[str, Any]], Rules]:
         """What `mapping.py` has of a stream: its rules, or what makes them of the stream's own keys."""
         streams: Mapping[str, Rules | Callable[[Mapping[str, Any]], Rules]] = self._mapping(integration).STREAMS
+        if stream not in streams and ANY in streams:
+            return streams[ANY]
         if stream not in streams:
             raise ConfigError(
                 f"mapping.py of {integration} has no rules for the stream {stream!r}: it has {', '.join(streams)}",
@@ -211,16 +221,18 @@ class Hub:
         return stream
 
     def _one_way(self, integration: config.Integration, each: config.StreamConfig) -> Stream:
+        rules = self.rules(integration.name, each)
+        hold_back = config.HOLD_BACK if rules.hold_back is None else rules.hold_back
         return Stream(
             integration=integration.name,
             name=each.name,
-            rules=self.rules(integration.name, each),
-            source_system=_short(integration.source.system),
+            rules=rules,
+            source_system=_short(rules.source or integration.source.system),
             lanes=integration.sink.lanes,
             batch_size=integration.sink.batch_size,
             since=each.since or datetime(1970, 1, 1, tzinfo=UTC),
             overlap=timedelta(seconds=each.overlap),
-            hold_back=timedelta(seconds=each.hold_back),
+            hold_back=timedelta(seconds=hold_back if each.hold_back is None else each.hold_back),
             on_conflict=each.on_conflict,
             retry=integration.sink.retry,
             max_attempts=integration.sink.max_attempts,
@@ -242,9 +254,9 @@ class Hub:
             cursor = self.home.runs.state(stream.integration, stream.name).cursor
             more = {"request": request(cursor, self.clock.now(), catches_up)}
         integration = self.integration(stream.integration)
-        end = integration.source
-        module = _system(end.system)
-        connection = self._connection(stream, "source", end.system, end.rate_limit, end.page_size, end.retry, more)
+        end, system = integration.source, self.ends(stream)[0]
+        module = _system(system)
+        connection = self._connection(stream, "source", system, self._rate(system, end), end.page_size, end.retry, more)
         source: Source = module.open_source(connection, stream.rules.read)
         return source
 
@@ -259,16 +271,28 @@ class Hub:
 
     def open_sink(self, stream: Stream) -> Sink:
         """Raises ConfigError where a secret is missing."""
-        end = self.integration(stream.integration).sink
-        module = _system(end.system)
-        connection = self._connection(stream, "sink", end.system, end.rate_limit, end.batch_size, end.retry)
+        end, system = self.integration(stream.integration).sink, self.ends(stream)[1]
+        module = _system(system)
+        connection = self._connection(stream, "sink", system, self._rate(system, end), end.batch_size, end.retry)
         sink: Sink = module.open_sink(connection, stream.rules.write)
         return sink
+
+    def ends(self, stream: Stream) -> tuple[str, str]:
+        """The systems that a stream is read from and written to."""
+        integration = self.integration(stream.integration)
+        return stream.rules.source or integration.source.system, stream.rules.target or integration.sink.system
+
+    def _rate(self, system: str, end: config.SourceConfig | config.SinkConfig) -> Rate | None:
+        """This end's own part of what the system allows, whatever other ends take of it. An end that states none, and
+        means another system for each stream, has all that each of them allows."""
+        if system == end.system or end.rate_limit is not config.UNSTATED:
+            return end.limit
+        variables = environment.SYSTEM_VARIABLES.get(system)
+        return Rate(variables.calls_per_minute, 60.0) if variables and variables.calls_per_minute else None
 
     def _connection(
         self, stream: Stream, end: str, system: str, rate: Any, size: int, retry: Any, more: Mapping[str, Any] = {}
     ) -> Connection:
-        """`rate` is this end's own part of what the system allows, whatever other ends take of it."""
         if "." in system:
             settings = _system(system).settings(self.environ)
         else:
@@ -280,7 +304,7 @@ class Hub:
             page_size=size,
             retry=retry,
             clock=self.clock,
-            pace_file=self._pace_folder() / f"{stream.integration}-{end}" if rate else None,
+            pace_file=self._pace_folder() / f"{stream.integration}-{_short(system)}-{end}" if rate else None,
             stopping=lambda: self.clock.stopping,
             options={
                 **self.integration(stream.integration).streams[stream.name].options,
@@ -298,10 +322,13 @@ class Hub:
         """One per target and process."""
         return self._health.setdefault((stream.integration, stream.name), Health())
 
+    def missing(self, streams: list[Stream]) -> list[str]:
+        """The variables that these streams lack."""
+        return environment.missing_secrets([end for stream in streams for end in self.ends(stream)], self.environ)
+
     def check_environment(self, streams: list[Stream]) -> None:
         """Raises one ConfigError that names all secrets that these streams lack."""
-        names = dict.fromkeys(stream.integration for stream in streams)
-        missing = environment.missing_secrets([self.integration(name) for name in names], self.environ)
+        missing = self.missing(streams)
         if missing:
             raise ConfigError(
                 f"missing in the environment: {', '.join(missing)}",

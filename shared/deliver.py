@@ -200,7 +200,7 @@ class Delivery:
                 self.decide(place, record, Verdict(outcome))
                 continue
             fingerprint, content = "", {}
-            if record.operation != "delete":
+            if record.operation != "delete" or self.stream.rules.deletes:
                 try:
                     content = to_target(record.data)
                     fingerprint = content_hash(content)

@@ -120,7 +120,12 @@ NUMBERS: Final[dict[int, ErrorNumber]] = {
             "mend the sink, look at the target, replay",
         ),
         ErrorNumber(NO_VERDICT, "permanent", "the connector gave no verdict", "look at the target first"),
-        ErrorNumber(TOO_EARLY, "retriable", "the target takes it only some hours later", "replay it after six hours"),
+        ErrorNumber(
+            TOO_EARLY,
+            "retriable",
+            "the target takes it only some hours later",
+            "nothing: the sweeper sends it again each hour; or replay it",
+        ),
         ErrorNumber(NOT_HASHED, "permanent", "a personal field is not hashed", "let the mapping hash it"),
         ErrorNumber(MALFORMED, "permanent", "a field is not of the documented form", "correct it at the source"),
         ErrorNumber(OVER_A_LIMIT, "permanent", "more than the target takes in one record", "shorten it at the source"),

@@ -78,6 +78,7 @@ class Group:
             rows = rows[: max(0, self.run.limit - self.run.fetched - self.rows)]
         identify, filters = self.stream.rules.identify, self.stream.rules.filters
         dated = self.fetcher.dated_filters(self.run)
+        operation_of = self.stream.rules.operation_of
         nameless = self.fetcher.nameless
         aged: list[tuple[Record, str]] = []
         if self.stream.rules.polled:
@@ -100,7 +101,7 @@ class Group:
             if not key or not is_whole(key):
                 self.set_aside(self.nameless(row), RecordError("it has no identity", number=NO_IDENTITY))
                 continue
-            record = Record(key, row.version, row.operation, row.origin, row.position, row.data)
+            record = Record(key, row.version, operation_of(row), row.origin, row.position, row.data)
             if nameless and row.origin in nameless:
                 self.correct(nameless[row.origin], record)
             if dated:
@@ -173,7 +174,8 @@ class Group:
     def nameless(self, row: Row) -> Record:
         """The record of a row without a usable identity: named by its system and its id there."""
         key = f"{self.stream.source_system}:{row.origin or row.position}"
-        return Record(key, row.version, row.operation, row.origin, row.position, without_halves(row.data))
+        operation = self.stream.rules.operation_of(row)
+        return Record(key, row.version, operation, row.origin, row.position, without_halves(row.data))
 
     def correct(self, failures: list[Failure], record: Record) -> None:
         """An object that had no usable identity has one in this version: what failed without one is superseded."""

@@ -10,7 +10,7 @@ import msgspec
 from shared.accounting import Counts
 from shared.errors import RecordError, TransientError
 from shared.fetch import CLOCK_TOLERANCE, TICK, come_to
-from shared.ledger import judge_content, judge_once, judge_version
+from shared.ledger import judge_appended, judge_content, judge_once, judge_version
 from shared.outcome import Found, Outcome
 from shared.ports import Change, Filter, Home, Row, Sink, Source, Window
 from shared.record import Record, content_hash
@@ -71,6 +71,8 @@ def judge_page(rows: Any, stream: Stream, home: Home, sink: Sink, plan: StreamPl
             outcome = Outcome.FILTERED
         elif outcome is None and stream.rules.once is not None and cell is not None:
             outcome = judge_once(record, cell, "", stream.rules.once)
+        elif outcome is None and stream.rules.appends and cell is not None:
+            outcome = judge_appended(record, cell, "")
         content: dict[str, Any] = {}
         if outcome is None:
             try:
@@ -110,7 +112,8 @@ def judge_row(row: Row, stream: Stream) -> Outcome | Record:
         key = stream.rules.identify(row.data)
     except Exception:
         return Outcome.INVALID
-    return Record(key, row.version, row.operation, row.origin, row.position, row.data) if key else Outcome.INVALID
+    operation = stream.rules.operation_of(row)
+    return Record(key, row.version, operation, row.origin, row.position, row.data) if key else Outcome.INVALID
 
 
 def compare(change: Change, sink: Sink) -> Sample:

@@ -563,6 +563,9 @@ class Rules(msgspec.Struct, frozen=True):
     """The integration that goes the other way has a stream of this name, with the same keys, that brings the target's
     own changes back here (`shared/opposite.py`)."""
 
+    def operation_of(self, row: Row) -> Operation:
+        return "delete" if self.deletes else row.operation
+
 
 class Home(msgspec.Struct, frozen=True):
     """Everything a story needs, from one of the two homes."""

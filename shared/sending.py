@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from shared.errors import IN_DOUBT, NO_VERDICT, NOT_ASKED, AuthError, TransientError, WaybillError
+from shared.errors import IN_DOUBT, NO_VERDICT, NOT_ASKED, TOO_EARLY, AuthError, TransientError, WaybillError
 from shared.outcome import (
     DOUBTFUL,
     LETTERS,
@@ -143,7 +143,12 @@ class Sending:
         self.delivery.now = self.home.clock.now()
         written: list[tuple[Item, Verdict]] = []
         for item, answer in zip(ready, [*answers, *[None] * (len(ready) - len(answers))], strict=False):
-            if isinstance(answer, Passing):
+            if isinstance(answer, Passing) and answer.number == TOO_EARLY:
+                # Hours: nothing else of its lane waits for that.
+                self.heard()
+                early = Verdict(Outcome.EXHAUSTED, answer.number, answer.reason, http_status=answer.http_status)
+                self.delivery.settle_item(item, early)
+            elif isinstance(answer, Passing):
                 item.passing = answer
                 if answer.awaits:
                     self.heard()
@@ -158,8 +163,10 @@ class Sending:
                     item.doubtful = True
                     unsure.append(item)
             else:
-                self.heard()
                 verdict = answer or unknown(NO_VERDICT, "the connector gave no verdict")
+                if verdict.outcome is not Outcome.INVALID:
+                    # Invalid it was before anybody was asked.
+                    self.heard()
                 if verdict.outcome is Outcome.DELIVERED and self.beside.concerns(item.record):
                     item.change = msgspec.structs.replace(
                         item.change, target_id=verdict.target_id or item.change.target_id

@@ -1,4 +1,5 @@
-"""The sweeper: what was committed and got lost on its way is published again, and what is over is called over."""
+"""The sweeper: what was committed and got lost on its way is published again, what came too early for its target goes
+again, and what is over is called over."""
 
 from __future__ import annotations
 
@@ -8,18 +9,27 @@ from typing import Final
 
 import msgspec
 
+from shared.errors import TOO_EARLY, Leased
 from shared.fetch import publish_again
+from shared.outcome import Outcome
 from shared.ports import Batch, FailureQuery, Home, Notice, Run, topic_of
+from shared.replay import replay
 from shared.stream import Stream
 
 REPUBLISH_AFTER: Final = timedelta(hours=1)
 """Where the bus cannot say what it carries, a batch is published again when nothing was heard of it for so long."""
 
 
+EARLY_AGAIN: Final = timedelta(hours=1)
+"""What a target takes only some hours later is tried again so often. It ends by itself: it passes, or is too old."""
+
+
 class Swept(msgspec.Struct):
     republished: int = 0
     concluded: int = 0
     alerts: int = 0
+    early: int = 0
+    """Records that came too early for their target, and go once more."""
 
 
 class AlertChange(msgspec.Struct, frozen=True):
@@ -45,6 +55,7 @@ def sweep(
             publish_again(home, lost[start : start + 100])
         swept.republished += len(lost)
         swept.concluded += len(conclude_runs(stream, home))
+        swept.early += send_the_early_again(stream, home, notice)
         swept.alerts += raise_alerts(stream, home, alert_after, tell)
     if swept.republished:
         notice("republished", batches=swept.republished)
@@ -79,6 +90,19 @@ def conclude_runs(stream: Stream, home: Home) -> list[Run]:
             home.runs.conclude(run)
             concluded.append(run)
     return concluded
+
+
+def send_the_early_again(stream: Stream, home: Home, notice: Notice) -> int:
+    """Replays the records that their target was to know some hours later, and gives how many they are."""
+    before = home.clock.now() - EARLY_AGAIN
+    query = FailureQuery(stream.integration, stream.name, outcome=Outcome.EXHAUSTED, number=TOO_EARLY, before=before)
+    if not home.failures.count(query):
+        return 0
+    try:
+        return replay(stream, home, query, "the target may take it by this time", notice).fetched
+    except Leased:
+        # A run holds the stream; the next round comes.
+        return 0
 
 
 def raise_alerts(stream: Stream, home: Home, alert_after: int, tell: Callable[[AlertChange], None]) -> int:

@@ -30,11 +30,12 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 WINDOW = Window(NOON - timedelta(days=1), NOON + timedelta(days=1))
 
 
-def source_of(path: Path | str | None, page_size: int = 100, **options: Any) -> reading.Tables:
+def source_of(
+    path: Path | str | None, page_size: int = 100, clock: FakeClock | None = None, **options: Any
+) -> reading.Tables:
     options = {"path": str(path) if isinstance(path, Path) else path, **options}
-    return open_source(
-        Connection("", {}, None, page_size, RetryPolicy(), FakeClock(), None, lambda: False, options), "rows"
-    )
+    clock = clock or FakeClock()
+    return open_source(Connection("", {}, None, page_size, RetryPolicy(), clock, None, lambda: False, options), "rows")
 
 
 def pages(path: Path, after: str = "", window: Window = WINDOW, **options: Any) -> list[Page]:
@@ -413,3 +414,31 @@ def test_what_a_source_says_of_itself(tmp_path: Path) -> None:
     source = source_of(tmp_path)
     assert (source.system, source.location, source.total(WINDOW)) == ("files", str(tmp_path), None)
     assert source.now() == FakeClock().now()
+
+
+def ago(clock: FakeClock, seconds: float) -> datetime:
+    return clock.now() - timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(("age", "rest"), [(0, [1.0]), (0.75, [0.25]), (1, []), (3600, []), (-60, [])])
+def test_a_file_that_was_written_a_moment_ago_has_to_rest_first(tmp_path: Path, age: float, rest: list[float]) -> None:
+    clock = FakeClock()
+    path = tmp_path / "a.csv"
+    path.write_text(table(3))
+    nanoseconds = round(ago(clock, age).timestamp() * 1000) * 1_000_000
+    os.utime(path, ns=(nanoseconds, nanoseconds))
+    with closing(source_of(path, clock=clock)) as source:
+        assert sum(len(page.rows) for page in source.pages(WINDOW, "")) == 3
+    assert [round(seconds, 3) for seconds in clock.slept] == rest
+
+
+def test_a_file_that_is_written_on_while_it_rests_is_read_as_it_is_then(tmp_path: Path) -> None:
+    class Writing(FakeClock):
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            write(path, table(5), self.now())
+
+    clock = Writing()
+    path = write(tmp_path / "a.csv", table(3)[:-4], clock.now())
+    with closing(source_of(path, clock=clock)) as source:
+        assert [row.data["id"] for page in source.pages(WINDOW, "") for row in page.rows] == list("01234")

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from functions.ploomes_to_milvus import mapping
 from infra.config import (
     DAY,
+    UNSTATED,
     Alerts,
     MonitoringConfig,
     Retention,
@@ -115,9 +116,10 @@ def test_the_shipped_integration_is_what_the_interface_documents(write: Write) -
 
 def test_what_is_left_out_has_its_default(write: Write) -> None:
     loaded = load(write())[0]
-    assert loaded.source == SourceConfig("ploomes", None, 300, RetryPolicy(5, 2.0))
-    assert loaded.sink == SinkConfig("milvus", None, 100, 4, RetryPolicy(3, 5.0), 10.0, 10)
-    assert loaded.streams == {"customers": StreamConfig("customers", None, True, None, 600.0, 60.0, "newest", None, {})}
+    assert loaded.source == SourceConfig("ploomes", UNSTATED, 300, RetryPolicy(5, 2.0))
+    assert loaded.sink == SinkConfig("milvus", UNSTATED, 100, 4, RetryPolicy(3, 5.0), 10.0, 10)
+    assert (loaded.source.limit, loaded.sink.limit) == (None, None)
+    assert loaded.streams == {"customers": StreamConfig("customers", None, True, None, 600.0, None, "newest", None, {})}
     assert (loaded.monitoring, loaded.retention, loaded.alerts) == (MonitoringConfig(), Retention(), Alerts())
 
 

@@ -151,14 +151,10 @@ def test_secrets_are_not_shown() -> None:
     assert "hidden" not in repr(settings) + str(settings) + str(settings.__rich_repr__())
 
 
-def test_missing_secrets_are_listed_over_all_integrations_once() -> None:
-    integrations = [
-        integration("ploomes", "milvus"),
-        integration("prisma", "milvus"),
-        integration("ploomes", "tests.bench.sink"),
-    ]
-    assert missing_secrets(integrations, {}) == ["PLOOMES_USER_KEY", "MILVUS_TOKEN", "PRISMA_URL", "PRISMA_TOKEN"]
-    assert missing_secrets(integrations, MILVUS | {"PRISMA_URL": "https://x"}) == ["PLOOMES_USER_KEY", "PRISMA_TOKEN"]
+def test_missing_secrets_are_listed_over_all_systems_once() -> None:
+    systems = ["ploomes", "milvus", "prisma", "milvus", "ploomes", "tests.bench.sink", "files"]
+    assert missing_secrets(systems, {}) == ["PLOOMES_USER_KEY", "MILVUS_TOKEN", "PRISMA_URL", "PRISMA_TOKEN"]
+    assert missing_secrets(systems, MILVUS | {"PRISMA_URL": "https://x"}) == ["PLOOMES_USER_KEY", "PRISMA_TOKEN"]
 
 
 def test_the_state_has_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import AuthError, TransientError
 from shared.plan import MOST_SAMPLES, StreamPlan, plan_stream
-from tests.unit.fakes import IN_MEMORY, START, STEADY, Process, World, make_stream, spare_the_disk
+from tests.unit.fakes import IN_MEMORY, RULES, START, STEADY, Process, World, make_stream, spare_the_disk
 
 Make = Callable[..., Process]
 
@@ -153,3 +155,13 @@ def test_a_plan_says_what_the_run_then_does(first: list[tuple[int, str]], second
             run = process.run()[-1]
             assert process.counts(run.id) == expected
         world.close()
+
+
+def test_what_was_added_to_the_target_is_not_planned_again(make: Make) -> None:
+    process = make(3, rules=msgspec.structs.replace(RULES, appends=True), overlap=timedelta(hours=2))
+    process.fetch()
+    process.pump()
+    process.world.shelf.things[2] = replace(
+        process.world.shelf.things[2], data={"key": "K2", "name": "under the same version"}
+    )
+    assert planned(process) == {"fetched": 3, "unchanged": 3}

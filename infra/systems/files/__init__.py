@@ -22,5 +22,5 @@ def open_source(connection: Connection, read: str) -> Tables:
     """What is read is said by the options, and `read` says nothing. Raises ConfigError for options that cannot be."""
     if connection.page_size < 1:
         raise ConfigError("a page without rows", cure="set source.page_size to 1 or more")
-    store = Folder(path_of(connection.options))
+    store = Folder(path_of(connection.options), connection.clock)
     return Tables("files", store, formats_of(connection.options), connection.page_size, connection.clock)

@@ -1,7 +1,8 @@
 """Files of this machine: the one of a path, all below a folder, or those that match a pattern.
 
-The version of a file is its size and the time of its last writing in nanoseconds, as the file system gives them. Names
-that begin with a dot or an underscore are taken for marks of writers and left out of folders and patterns.
+The version of a file is its size and the time of its last writing in nanoseconds, as the file system gives them. One
+that was written a moment ago may still be being written: it has to rest first (`REST`). Names that begin with a dot or
+an underscore are taken for marks of writers and left out of folders and patterns.
 """
 
 from __future__ import annotations
@@ -17,15 +18,18 @@ from typing import Final
 from infra.systems.files.options import WILD, is_hidden, matcher
 from infra.systems.files.reading import Changed, File
 from shared.errors import AuthError, GuardTripped, ProtocolError, TransientError
-from shared.ports import Window
+from shared.ports import Clock, Window
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+REST: Final = timedelta(seconds=1)
+"""Whoever writes a file writes more often than this. One who does not is met when the file has changed at its end."""
 
 
 class Folder:
     """The files of a path. A relative one begins where the process does."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, clock: Clock) -> None:
+        self._clock = clock
         self._path = Path(path).expanduser().absolute()
         self.location = str(self._path)
         self.is_one_file = False
@@ -40,12 +44,26 @@ class Folder:
             if not _is_text(name):
                 raise GuardTripped("the name of a file is not UTF-8", cure="rename it, then run again")
             with _translated(name):
-                try:
-                    found = _file(name, (self._base / name).stat())
-                except FileNotFoundError:
-                    continue
-                if found is not None and window.since <= found.instant < window.until:
+                found = self._in_window(name, window)
+                if found is not None and self._rests(found):
+                    found = self._in_window(name, window)
+                if found is not None:
                     yield found
+
+    def _in_window(self, name: str, window: Window) -> File | None:
+        try:
+            found = _file(name, (self._base / name).stat())
+        except FileNotFoundError:
+            return None
+        return found if found is not None and window.since <= found.instant < window.until else None
+
+    def _rests(self, file: File) -> bool:
+        """Lets a file rest that was written a moment ago; whether it did."""
+        age = self._clock.now() - file.instant
+        if not timedelta() <= age < REST:
+            return False
+        self._clock.sleep((REST - age).total_seconds())
+        return True
 
     def open(self, file: File, offset: int) -> io.RawIOBase:
         with _translated(file.name):

@@ -1,0 +1,132 @@
+"""What a target takes only some hours later holds up nothing, and goes again by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from shared.deliver import Settled
+from shared.errors import MALFORMED, TOO_EARLY, UNAVAILABLE
+from shared.outcome import Outcome, Passing, Verdict
+from shared.ports import FailureQuery, lease_name
+from shared.sweep import EARLY_AGAIN, sweep
+from tests.unit.fakes import RULES, Process, Step, World, make_stream, spare_the_disk
+
+Make = Callable[..., Process]
+
+EARLY = Passing("the click is not known yet", TOO_EARLY, 6 * 3_600.0, 200)
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    spare_the_disk(monkeypatch)
+    worlds: list[World] = []
+
+    def made(count: int = 4, **stream: Any) -> Process:
+        world = World(tmp_path / str(len(worlds)), make_stream(lanes=1, **stream), askable=False)
+        world.shelf.fill(count)
+        worlds.append(world)
+        return world.process()
+
+    yield made
+    for world in worlds:
+        world.close()
+
+
+def early_again(process: Process) -> int:
+    return sweep([process.stream], process.home, process.notice).early
+
+
+def open_numbers(process: Process) -> list[int]:
+    return [failure.number for failure in process.home.failures.find(FailureQuery("shop", "things"))]
+
+
+def test_it_holds_up_neither_its_batch_nor_its_lane(make: Make) -> None:
+    process = make()
+    process.sink.always = {"K2": EARLY}
+    process.fetch()
+    process.pump()
+    assert process.world.clock.slept == []
+    assert sorted(process.sink.sent) == ["K1", "K2", "K3", "K4"]
+    (failure,) = process.home.failures.find(FailureQuery("shop", "things"))
+    assert (failure.outcome, failure.number, failure.http_status) == (Outcome.EXHAUSTED, TOO_EARLY, 200)
+    assert process.audit().balanced
+
+
+def test_the_sweeper_sends_it_again_each_hour_until_it_passes(make: Make) -> None:
+    process = make()
+    process.sink.script = {"K2": [EARLY, EARLY, Step.OK]}
+    process.fetch()
+    process.pump()
+    tries = []
+    for _ in range(4):
+        process.world.clock.advance(EARLY_AGAIN.total_seconds())
+        assert early_again(process) == 0
+        process.world.clock.advance(1)
+        tries.append(early_again(process))
+        process.pump()
+    assert tries == [1, 1, 0, 0]
+    assert process.sink.sent.count("K2") == 3
+    assert open_numbers(process) == []
+    assert len(process.world.target.ids_of("K2")) == 1
+    assert process.audit().counts.delivered == 4
+
+
+def test_it_waits_while_a_run_holds_the_stream(make: Make) -> None:
+    process = make()
+    process.sink.script = {"K2": [EARLY]}
+    process.fetch()
+    process.pump()
+    process.world.clock.advance(EARLY_AGAIN.total_seconds() + 1)
+    lease = process.home.leases.take(lease_name("shop", "things"))
+    assert early_again(process) == 0
+    process.home.leases.release(lease)
+    assert early_again(process) == 1
+
+
+def test_other_failures_are_left_to_a_human(make: Make) -> None:
+    process = make(max_attempts=1)
+    process.sink.always = {"K2": Passing("busy", UNAVAILABLE)}
+    process.fetch()
+    process.pump()
+    assert open_numbers(process) == [UNAVAILABLE]
+    process.world.clock.advance(10 * EARLY_AGAIN.total_seconds())
+    assert early_again(process) == 0
+
+
+def test_a_record_that_was_invalid_before_anybody_was_asked_is_no_sign_of_life(make: Make) -> None:
+    """Otherwise an outage would use up the tries of the records beside it."""
+    process = make(max_attempts=2)
+    process.sink.always = {
+        "K1": Verdict(Outcome.INVALID, MALFORMED, "no instant", "at"),
+        **dict.fromkeys(("K2", "K3", "K4"), Passing("down", UNAVAILABLE)),
+    }
+    process.fetch()
+    (envelope,) = process.envelopes()
+    for _ in range(5):
+        done = process.deliver(envelope)
+        assert not isinstance(done, Settled) and done.outage
+    assert open_numbers(process) in ([], [MALFORMED])
+
+
+def test_rows_that_ask_for_a_removal_carry_what_the_target_needs_for_it(make: Make) -> None:
+    process = make(rules=msgspec.structs.replace(RULES, deletes=True))
+    process.world.shelf.put(9, 1, key="K9", bad=True)
+    process.fetch()
+    process.pump()
+    changes = [change for call in process.sink.written for change in call]
+    assert {(change.operation, change.content["name"]) for change in changes} == {
+        ("delete", f"name {number}") for number in (1, 2, 3, 4)
+    }
+    assert process.audit().counts.as_dict() | {"fetched": 0} == {
+        **dict.fromkeys(process.audit().counts.as_dict(), 0), "delivered": 4, "invalid": 1,
+    }  # fmt: skip
+    process.world.shelf.put(1, 2000, key="K1")
+    process.world.clock.advance(3600)
+    process.fetch()
+    process.pump()
+    assert process.sink.sent.count("K1") == 1

@@ -1,0 +1,171 @@
+"""Streams of one integration that name their own systems: their settings, quotas and troubles are their own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from infra.entrypoints import Handlers
+from infra.log import silent
+from infra.quantities import Rate
+from infra.queries import check, listing
+from infra.runner import run_streams
+from infra.serve import ready_integrations
+from infra.wiring import Hub
+from shared.errors import ConfigError
+from shared.fetch import Order
+
+INTEGRATION = """\
+name: tables
+source: {system: files}
+sink: {system: each_its_own, batch_size: 5, redeliver_after: 10ms, retry: {attempts: 1, wait: 1ms}}
+streams:
+"""
+MAPPING = """\
+from shared.errors import ConfigError
+from shared.ports import Rules
+from shared.tabular import identify
+
+def rules(keys):
+    if "path" not in keys:
+        raise ConfigError("no path", cure="add path")
+    write = {"ga4": "events", "data_manager": "events", "cm360": "conversions"}[keys["to"]]
+    content = {"client_id": "1.2", "name": "seen", "params": {}}
+    own = {}
+    if keys["to"] == "data_manager":
+        content = {"event_timestamp": "2026-01-01T00:00:00Z", "transaction_id": "1"}
+        account = {"account_type": "GOOGLE_ADS", "account_id": "1"}
+        own = {"destinations": [{"operating_account": account, "product_destination_id": "2"}]}
+    settings = {"path": keys["path"], "settings": own}
+    return Rules("", write, identify, lambda row: content, source="files", target=keys["to"], settings=settings,
+                 hold_back=0.0)
+
+OPTIONS = {"*": {"to": str, "path": str}}
+STREAMS = {"*": rules}
+"""
+
+
+class Collector(BaseHTTPRequestHandler):
+    """GA4, or somebody who answers 503."""
+
+    protocol_version = "HTTP/1.1"
+    status: ClassVar[int]
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(self.status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class Well(Collector):
+    status = 204
+
+
+class Ill(Collector):
+    status = 503
+
+
+@pytest.fixture
+def addresses() -> Iterator[dict[str, str]]:
+    servers = {name: ThreadingHTTPServer(("127.0.0.1", 0), kind) for name, kind in (("well", Well), ("ill", Ill))}
+    for server in servers.values():
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield {name: f"http://127.0.0.1:{server.server_port}" for name, server in servers.items()}
+    for server in servers.values():
+        server.shutdown()
+        server.server_close()
+
+
+def made(folder: Path, streams: str, **environ: str) -> Hub:
+    functions = folder / "functions" / "tables"
+    functions.mkdir(parents=True, exist_ok=True)
+    (functions / "mapping.py").write_text(MAPPING)
+    (functions / "integration.yaml").write_text(INTEGRATION + streams)
+    return Hub({"WAYBILL_HOME": str(folder / "home"), **environ}, folder / "functions")
+
+
+def rate_of(hub: Hub, name: str) -> Rate | None:
+    stream = hub.streams(hub.integration("tables"), name)[0]
+    return hub._rate(hub.ends(stream)[1], hub.integration("tables").sink)
+
+
+def test_the_ends_of_a_stream_are_its_own(tmp_path: Path) -> None:
+    hub = made(tmp_path, "  web: {to: ga4, path: /x}\n  ads: {to: cm360, path: /x}\n")
+    streams = hub.streams(hub.integration("tables"))
+    assert [hub.ends(stream) for stream in streams] == [("files", "ga4"), ("files", "cm360")]
+    assert [hub.missing([stream]) for stream in streams] == [["GA4_API_SECRET"], ["CM360_PROFILE_ID"]]
+    assert [stream.hold_back.total_seconds() for stream in streams] == [0.0, 0.0]
+    (tables,) = listing(hub)["integrations"]
+    assert [(each["source"], each["sink"]) for each in tables["streams"]] == [("files", "ga4"), ("files", "cm360")]
+
+
+def test_a_destination_has_the_quota_that_it_documents_unless_another_is_stated(tmp_path: Path) -> None:
+    streams = "  web: {to: ga4, path: /x}\n  ads: {to: cm360, path: /x}\n  data: {to: data_manager, path: /x}\n"
+    hub = made(tmp_path, streams)
+    assert [rate_of(hub, name) for name in ("web", "ads", "data")] == [None, Rate(60, 60.0), Rate(300, 60.0)]
+    for stated, meant in (("none", None), ("5/s", Rate(5, 1.0))):
+        overlay = tmp_path / "overlay.yaml"
+        overlay.write_text(f"tables: {{sink: {{rate_limit: {stated}}}}}")
+        hub = made(tmp_path, streams, WAYBILL_OVERLAY=str(overlay))
+        assert [rate_of(hub, name) for name in ("web", "ads", "data")] == [meant] * 3
+
+
+def test_a_check_asks_for_what_enabled_streams_need(tmp_path: Path) -> None:
+    off = made(tmp_path, "  web: {to: ga4, path: /x, enabled: false}\n  bare: {to: ga4, enabled: false}\n")
+    assert check(off, None)["mistakes"] == []
+    on = made(tmp_path, "  web: {to: ga4, path: /x}\n  bare: {to: ga4, enabled: false}\n")
+    assert [mistake["found"] for mistake in check(on, None)["mistakes"]] == ["missing: GA4_API_SECRET"]
+
+
+def test_a_stream_without_its_secrets_is_no_hindrance_to_the_others(tmp_path: Path) -> None:
+    secrets = {"GA4_API_SECRET": "s", "GA4_MEASUREMENT_ID": "G-1"}
+    hub = made(tmp_path, "  web: {to: ga4, path: /x}\n  ads: {to: cm360, path: /x}\n", **secrets)
+    said: list[str] = []
+    assert ready_integrations(hub, said.append) == ["tables"]
+    assert said == ["tables ads is not served: missing in the environment: CM360_PROFILE_ID"]
+
+
+def test_a_trigger_of_all_streams_leaves_out_what_lacks_a_setting(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("id\n1\n")
+    secrets = {"GA4_API_SECRET": "s", "GA4_MEASUREMENT_ID": "G-1"}
+    hub = made(tmp_path, f"  web: {{to: ga4, path: {tmp_path}/rows.csv}}\n  bare: {{to: ga4}}\n", **secrets)
+    said: list[str] = []
+    reply = Handlers(hub, "tables", lambda event, **facts: said.append(event)).source(b"", {})
+    assert (reply.status, list(reply.body["streams"])) == (200, ["web"])
+    assert "stream_unready" in said
+    assert Handlers(hub, "tables", silent).source(b'{"stream": "bare"}', {}).status == 400
+    hub.close()
+
+
+def test_the_trouble_of_one_destination_is_none_of_another(tmp_path: Path, addresses: dict[str, str]) -> None:
+    (tmp_path / "rows.csv").write_text("id\n" + "".join(f"{number}\n" for number in range(20)))
+    streams = "".join(f"  {name}: {{to: {to}, path: {tmp_path}/rows.csv}}\n" for name, to in
+                      (("ads", "data_manager"), ("web", "ga4")))  # fmt: skip
+    environ = {
+        "GA4_URL": addresses["well"], "GA4_API_SECRET": "s", "GA4_MEASUREMENT_ID": "G-1",
+        "DATA_MANAGER_URL": addresses["ill"], "GOOGLE_OAUTH_ACCESS_TOKEN": "t",
+    }  # fmt: skip
+    hub = made(tmp_path, streams, **environ)
+    try:
+        ads, web = run_streams(hub, "tables", hub.streams(hub.integration("tables")), Order(), silent)
+        assert (ads.state, web.state) == ("failed", "settled")
+        assert "answers nobody" in str(ads.error)
+        assert web.report(hub)["delivered"] == 20
+    finally:
+        hub.close()
+
+
+def test_what_a_stream_lacks_is_said_with_its_cure(tmp_path: Path) -> None:
+    hub = made(tmp_path, "  bare: {to: ga4}\n")
+    with pytest.raises(ConfigError) as caught:
+        hub.streams(hub.integration("tables"), "bare")
+    assert (str(caught.value), caught.value.cure) == ("tables, stream bare: no path", "add path")
