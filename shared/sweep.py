@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -18,8 +19,8 @@ from shared.stream import Stream
 
 REPUBLISH_AFTER: Final = timedelta(hours=1)
 """Where the bus cannot say what it carries, a batch is published again when nothing was heard of it for so long."""
-
-
+LOOKED_AT: Final = 100
+"""Batches that are in memory at once while lost ones are looked for: a backlog may be of any length."""
 EARLY_AGAIN: Final = timedelta(hours=1)
 """What a target takes only some hours later is tried again so often. It ends by itself: it passes, or is too old."""
 
@@ -65,14 +66,16 @@ def sweep(
 def find_lost(stream: Stream, home: Home, name: str = "") -> list[Batch]:
     """Committed batches of a stream, or of another one of its integration, that are not settled and that no message
     carries."""
-    waiting = list(home.batches.unsettled(stream.integration, name or stream.name))
-    if not waiting:
-        return []
-    carried = home.bus.carries(topic_of(stream.integration), [batch.id for batch in waiting])
-    if carried is not None:
-        return [batch for batch in waiting if batch.id not in carried]
+    unsettled = home.batches.unsettled(stream.integration, name or stream.name)
     before = home.clock.now() - REPUBLISH_AFTER
-    return [b for b in waiting if max(filter(None, (b.published_at, b.touched_at)), default=b.committed_at) < before]
+    lost: list[Batch] = []
+    while waiting := list(islice(unsettled, LOOKED_AT)):
+        carried = home.bus.carries(topic_of(stream.integration), [batch.id for batch in waiting])
+        for batch in waiting:
+            heard_of = max(filter(None, (batch.published_at, batch.touched_at)), default=batch.committed_at)
+            if heard_of < before if carried is None else batch.id not in carried:
+                lost.append(batch)
+    return lost
 
 
 def conclude_runs(stream: Stream, home: Home) -> list[Run]:

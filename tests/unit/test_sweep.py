@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,26 @@ def swept(process: Process) -> Swept:
 def lose_messages(process: Process) -> None:
     """As a loss of power may take them from the transport, which is not synced."""
     process.embedded.transport.write(lambda connection: connection.execute("DELETE FROM messages"))
+
+
+def test_a_backlog_of_any_length_is_looked_through_a_few_batches_at_a_time(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.sweep.LOOKED_AT", 2)
+    process = make(17)
+    process.fetch()
+    lose_messages(process)
+    asked: list[int] = []
+    carries = process.embedded.bus.carries
+
+    def counted(topic: str, batches: Sequence[str]) -> set[str] | None:
+        asked.append(len(batches))
+        return carries(topic, batches)
+
+    monkeypatch.setattr(process.embedded.bus, "carries", counted)
+    lost = find_lost(process.stream, process.home)
+    assert [batch.id for batch in lost] == [batch.id for batch in process.batches()]
+    assert len(lost) == 5 and asked == [2, 2, 1]
 
 
 def test_what_no_message_carries_is_published_again(make: Make) -> None:
