@@ -17,11 +17,11 @@ from infra.wiring import Hub
 from shared.fetch import Order
 
 HERE: Final = Path(__file__).resolve().parent
-NAME: Final = "contacts"
+CONTACTS: Final = "contacts"
 
 
 def contend(environ: dict[str, str]) -> int:
-    stream = environ["MODE"]
+    name, stream = environ.get("INTEGRATION", CONTACTS), environ["MODE"]
     settings = {
         "PLOOMES_URL": environ["SOURCE_URL"],
         "PLOOMES_USER_KEY": environ["USER_KEY"],
@@ -31,9 +31,9 @@ def contend(environ: dict[str, str]) -> int:
         settings["WAYBILL_OVERLAY"] = str(HERE / "late.yaml")
     hub = Hub({**settings, **environ}, HERE / "functions")
     try:
-        streams = hub.streams(hub.integration(NAME), stream)
-        results = run_streams(hub, NAME, streams, Order(), silent)
-        found = audit_one(hub, NAME, stream)
+        streams = hub.streams(hub.integration(name), stream)
+        results = run_streams(hub, name, streams, Order(), silent)
+        found = audit_one(hub, name, stream)
     finally:
         hub.close()
     for result in results:

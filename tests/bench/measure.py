@@ -50,6 +50,15 @@ class Ran(NamedTuple):
         return self.job.rows / self.seconds
 
 
+class Used(NamedTuple):
+    """What a process took until its end. `peak_mb` is the largest sum over it and all below it."""
+
+    seconds: float
+    cpu: float
+    peak_mb: float
+    status: int
+
+
 class Ends:
     """Source and target, in a process each."""
 
@@ -124,25 +133,30 @@ def run(ends: Ends, command: Sequence[str], job: Job, *, rated: bool = False, **
 def measured(ends: Ends, command: Sequence[str], job: Job, folder: str, **environment: str) -> Ran:
     with tempfile.TemporaryFile() as errors:
         begun = time.monotonic()
-        process = start(ends, command, job, folder, errors, **environment)
-        peak = _Peak(process.pid)
-        peak.start()
-        timer = threading.Timer(LONGEST_RUN, lambda: os.killpg(process.pid, signal.SIGKILL))
-        timer.start()
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.monotonic() - begun
-        timer.cancel()
-        process.returncode = os.waitstatus_to_exitcode(status)
-        largest_mb = max(peak.finish(), usage.ru_maxrss / 1024)
+        used = watched(start(ends, command, job, folder, errors, **environment), begun)
         errors.seek(0)
         said = errors.read().decode(errors="replace").strip()[-400:]
     source, target = ends.counts()
     twice = target["received"] - target["distinct"]
     right = target["distinct"] == source["distinct"] and target["sum"] == source["sum"] and not target["malformed"]
     return Ran(
-        job, seconds, usage.ru_utime + usage.ru_stime, largest_mb, process.returncode, target["distinct"],
-        source["distinct"], twice, right and not twice and process.returncode == 0, target["largest"], said,
+        job, *used, target["distinct"], source["distinct"], twice, right and not twice and used.status == 0,
+        target["largest"], said,
     )  # fmt: skip
+
+
+def watched(process: subprocess.Popen[Any], begun: float, longest: float = LONGEST_RUN) -> Used:
+    """Waits for the end of a process that leads a group of its own, which is killed after so many seconds."""
+    peak = _Peak(process.pid)
+    peak.start()
+    timer = threading.Timer(longest, lambda: os.killpg(process.pid, signal.SIGKILL))
+    timer.start()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - begun
+    timer.cancel()
+    process.returncode = os.waitstatus_to_exitcode(status)
+    largest_mb = max(peak.finish(), usage.ru_maxrss / 1024)
+    return Used(seconds, usage.ru_utime + usage.ru_stime, largest_mb, process.returncode)
 
 
 def start(
