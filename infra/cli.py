@@ -462,12 +462,20 @@ def serve(session: Session, port: int, host: str) -> int:
 @click.option("--users", metavar="N", default=100, show_default=True, type=click.IntRange(min=0), help="In OKKI.")
 @click.option("--departments", metavar="N", default=20, show_default=True, type=click.IntRange(min=0), help="In OKKI.")
 @click.option("--same-nicknames", metavar="N", default=0, type=click.IntRange(min=0), help="Users sharing a nickname.")
+@click.option(
+    "--conversions",
+    metavar="N",
+    default=100,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="In BigQuery, table sandbox.crm.conversions.",
+)
 @click.option("--faults", metavar="F", default="", help="Such as 429=2%,503=1%,drop=1%,short_pages=10%.")
 @click.option(
     "--ploomes-per-minute", metavar="N", default=120, show_default=True, type=click.IntRange(min=0), help="0: no limit."
 )
 def sandbox(session: Session, **asked: Any) -> int:
-    """The fake CRMs, until interrupted. Prints the environment to export."""
+    """Fakes of the outside systems, until interrupted. Prints the environment to export."""
     try:
         from tests.sandbox.__main__ import run as start
     except ModuleNotFoundError as error:

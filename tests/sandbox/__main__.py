@@ -26,6 +26,7 @@ NUMBERS = {
     "users": (0, "Users in OKKI."),
     "departments": (0, "Departments in OKKI beside the root."),
     "same_nicknames": (0, "So many of the users with another's nickname."),
+    "conversions": (0, "Rows of the table sandbox.crm.conversions in BigQuery."),
 }
 """How many of what there are: the usual number, and what it is."""
 
@@ -64,7 +65,7 @@ def numbers(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--ploomes-port", default=0, help="A free one if not given.")
 @click.option("--milvus-port", default=0, help="A free one if not given.")
 def main(ploomes_per_minute: int, ploomes_port: int, milvus_port: int, **settings: Any) -> None:
-    """Runs fake CRMs on 127.0.0.1 until interrupted."""
+    """Runs the fake systems on 127.0.0.1 until interrupted."""
     ports = {"ploomes": ploomes_port, "milvus": milvus_port}
     try:
         run(ploomes_per_minute=ploomes_per_minute or None, ports=ports, **settings)

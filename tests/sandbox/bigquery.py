@@ -9,13 +9,14 @@ repeated `requestId` names the job that it made before.
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
 import msgspec
 
+from tests.sandbox.conversions import CONVERSIONS, SCHEMA, conversions
 from tests.sandbox.google_system import GoogleSystem, Refused
 from tests.sandbox.system import Answer, Request, Row, Setup, answer
 
@@ -38,7 +39,7 @@ class Refusal(Refused):
 
 
 class Table(msgspec.Struct):
-    """Columns as in a schema, and rows as Python values: microseconds for a TIMESTAMP, bytes in base64."""
+    """Columns as in a schema, and rows as Python or JSON values: microseconds for a TIMESTAMP, bytes in base64."""
 
     schema: list[Row]
     rows: list[Row] = []
@@ -60,7 +61,7 @@ class BigQuery(GoogleSystem):
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
-        self.tables: dict[str, Table] = {}
+        self.tables = {CONVERSIONS: Table(SCHEMA, conversions(setup))}
         self.queries: dict[str, Table] = {}
         self.jobs: dict[str, Job] = {}
         self.requests_by_id: dict[str, str] = {}
@@ -72,6 +73,19 @@ class BigQuery(GoogleSystem):
 
     def environment(self, url: str) -> dict[str, str]:
         return {"BIGQUERY_URL": url, "GOOGLE_OAUTH_ACCESS_TOKEN": self.token}
+
+    def stats(self) -> dict[str, Any]:
+        """As for every system, with the number of query jobs, and of rows by table."""
+        with self.lock:
+            held = {name: len(table.rows) for name, table in self.tables.items()}
+            return super().stats() | {"jobs": len(self.jobs), "rows": held}
+
+    @property
+    def hands(self) -> Mapping[str, Callable[[Row], Row]]:
+        return {
+            "tables": lambda body: _put(self.tables, body),
+            "queries": lambda body: _put(self.queries, body),
+        }
 
     def rows(self) -> list[Row]:
         return [row for table in self.tables.values() for row in table.rows]
@@ -166,6 +180,17 @@ class BigQuery(GoogleSystem):
         for row in rows:
             row["_rows_of_key"] = len(different[repr([row[name] for name in names])])
         return Table([*held.schema, COUNT], rows)
+
+
+def _put(held: dict[str, Table], body: Row) -> Row:
+    """Puts tables there, or replaces them: all of these or none."""
+    given = msgspec.convert(body, dict[str, Table])
+    for name, table in given.items():
+        columns = {field["name"] for field in table.schema}
+        if unknown := {column for row in table.rows for column in row} - columns:
+            raise ValueError(f"{name} has no column {', '.join(sorted(unknown))}")
+    held.update(given)
+    return {name: len(table.rows) for name, table in held.items()}
 
 
 def _names(columns: str) -> list[str]:

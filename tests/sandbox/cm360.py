@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from typing import Any, ClassVar
 
-from tests.sandbox.google_system import GoogleSystem, Quota, Refused
+from tests.sandbox.google_system import Quota, Refused, Target, more_than_once
 from tests.sandbox.system import Answer, Request, Row, Setup, answer
 
 MOST_CONVERSIONS = 1_000
@@ -28,8 +28,8 @@ MESSAGES = {
 }
 
 
-class Cm360(GoogleSystem):
-    """One user profile. `conversions` are those that count, `attempts` how often each was sent."""
+class Cm360(Target):
+    """One user profile. `conversions` are those that count, `taken` how often each was."""
 
     name: ClassVar[str] = "cm360"
 
@@ -45,19 +45,28 @@ class Cm360(GoogleSystem):
         self.codes: dict[str, str] = {}
         self.strict = False
         self.conversions: dict[tuple[str, ...], Row] = {}
-        self.attempts: Counter[tuple[str, ...]] = Counter()
+        self.taken: Counter[tuple[str, ...]] = Counter()
         self._last = float("-inf")
+        self.limit(**setup.quotas.get(self.name, {}))
 
     def environment(self, url: str) -> dict[str, str]:
         return {"CM360_URL": url, "CM360_PROFILE_ID": self.profile, "GOOGLE_OAUTH_ACCESS_TOKEN": self.token}
 
     def stats(self) -> dict[str, Any]:
-        """As for every system, with what counts and which conversions were sent more than once."""
+        """As for every system, with the conversions that came and that count, and which were taken more than once."""
         with self.lock:
             return super().stats() | {
+                "received": self.received,
                 "conversions": len(self.conversions),
-                "repeated": {" ".join(key): times for key, times in self.attempts.items() if times > 1},
+                "repeated": more_than_once(self.taken),
             }
+
+    def limit(self, **most: int | None) -> None:
+        """Requests per minute are spread: none comes sooner after another than its share of the minute."""
+        if "per_minute" in most:
+            per_minute = most.pop("per_minute")
+            self.spacing = 60 / per_minute if per_minute else 0.0
+        self.quota.limit(**most)
 
     def rows(self) -> list[Row]:
         return list(self.conversions.values())
@@ -89,6 +98,7 @@ class Cm360(GoogleSystem):
             raise Refused(400, "The number of conversions is out of range.", {"reason": "invalidArgument"})
         if self.strict and any(not isinstance(each.get("value"), int | float) for each in conversions):
             raise Refused(400, "Invalid value.", {"reason": "parseError"})
+        self.received += len(conversions)
         status = [self._insert(each, now) for each in conversions]
         return {
             "kind": "dfareporting#conversionsBatchInsertResponse",
@@ -98,18 +108,18 @@ class Cm360(GoogleSystem):
 
     def _insert(self, conversion: Row, now: float) -> Row:
         status: Row = {"kind": "dfareporting#conversionStatus", "conversion": conversion}
-        key = tuple(str(conversion.get(name)) for name in (*REQUIRED[:3], "ordinal", *USERS))
-        self.attempts[key] += 1
         if fault := self._fault(conversion, now):
             code, message = fault
             error = {"kind": "dfareporting#conversionError", "code": code, "message": message}
             return status | {"errors": [error]}
+        key = tuple(str(conversion.get(name)) for name in (*REQUIRED[:3], "ordinal", *USERS))
+        self.taken[key] += 1
         self.conversions.setdefault(key, conversion)
         return status
 
     def _fault(self, conversion: Row, now: float) -> tuple[str, str] | None:
         gclid = str(conversion.get("gclid"))
-        if code := self.codes.get(gclid):
+        if code := self.codes.get(gclid) or self.code_of(conversion):
             return code, f"{code} of {gclid}."
         for name in REQUIRED:
             if conversion.get(name) in (None, ""):

@@ -5,18 +5,19 @@ Enforced as documented: 2,000 events or 10,000 members, 10 destinations and 10 i
 where the pages leave it open: every bad record is named, in the paths of the guide (`events.events[0]....`), unless
 `names_records` is off; times are RFC 3339; a request is PROCESSING for `processing` seconds. Repeats of an event (its
 transaction id, else its GCLID and time, per destination) and events older than 90 days are taken with 200 and counted
-as errors by the status, as are those for which a test's `later` gives a reason. `validateOnly` takes nothing.
+as errors by the status, as are those for which a test's `later` gives a reason; an event that has neither id nor GCLID
+counts each time. `validateOnly` takes nothing.
 """
 
 import re
 from base64 import b64decode
 from binascii import Error
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar
 
-from tests.sandbox.google_system import GoogleSystem, Quota, Refused, bad_request, info
+from tests.sandbox.google_system import Quota, Refused, Target, bad_request, info, more_than_once
 from tests.sandbox.system import Request, Row, Setup
 
 MOST_EVENTS = 2_000
@@ -30,9 +31,10 @@ DOMAIN = "datamanager.googleapis.com"
 KINDS = ("userData", "pairData", "mobileData", "userIdData", "ppidData", "compositeData")
 
 
-class DataManager(GoogleSystem):
-    """`events` are those that count, `members` who is in each audience, `refused_destination` a reason that every
-    destination is refused for, `bad` a test's own judgement of a record: field and reason, or None."""
+class DataManager(Target):
+    """`events` are those that count, `taken` how often each event was, or each member since it left; `members` who is
+    in each audience, `refused_destination` a reason that every destination is refused for, `bad` a test's own judgement
+    of a record: field and reason, or None."""
 
     name: ClassVar[str] = "data_manager"
 
@@ -40,7 +42,7 @@ class DataManager(GoogleSystem):
         super().__init__(setup)
         self.quotas = {"ingest": Quota(PER_MINUTE, PER_DAY), "read": Quota(PER_MINUTE, PER_DAY)}
         self.events: list[Row] = []
-        self.sent: Counter[tuple[str, ...]] = Counter()
+        self.taken: Counter[tuple[str, ...]] = Counter()
         self.members: dict[str, set[str]] = {}
         self.statuses_of: dict[str, Row] = {}
         self.processing = 1_800.0
@@ -48,18 +50,29 @@ class DataManager(GoogleSystem):
         self.refused_destination = ""
         self.bad: Callable[[Row], tuple[str, str] | None] = lambda record: None
         self.later: Callable[[Row], str] = lambda record: ""
+        self.limit(**setup.quotas.get(self.name, {}))
 
     def environment(self, url: str) -> dict[str, str]:
         return {"DATA_MANAGER_URL": url, "GOOGLE_OAUTH_ACCESS_TOKEN": self.token}
 
     def stats(self) -> dict[str, Any]:
-        """As for every system, with how much there is and which events were sent more than once."""
+        """As for every system, with the records that came, how much there is, and what was taken more than once."""
         with self.lock:
             return super().stats() | {
+                "received": self.received,
                 "events": len(self.events),
                 "members": {name: len(members) for name, members in self.members.items()},
-                "repeated": {" ".join(key): times for key, times in self.sent.items() if times > 1},
+                "repeated": more_than_once(self.taken),
             }
+
+    @property
+    def hands(self) -> Mapping[str, Callable[[Row], Row]]:
+        return {**super().hands, "finish": self._finish}
+
+    def limit(self, **most: int | None) -> None:
+        """Ingestion and status apart, each as much."""
+        for quota in self.quotas.values():
+            quota.limit(**most)
 
     def rows(self) -> list[Row]:
         return list(self.events)
@@ -91,8 +104,12 @@ class DataManager(GoogleSystem):
             raise _invalid([_violation(snake, "REQUIRED_FIELD_MISSING")])
         if len(records) > most:
             raise _invalid([_violation(snake, f"TOO_MANY_{snake.upper()}")])
+        self.received += len(records)
         check = self._fault_of_event if name == "events" else self._fault_of_member
-        found = [(place, check(record, body) or self.bad(record)) for place, record in enumerate(records)]
+        found = [
+            (place, check(record, body) or self.bad(record) or self._refusal(record))
+            for place, record in enumerate(records)
+        ]
         faults = [(place, *fault) for place, fault in found if fault]
         if faults and not self.names_records:
             raise Refused(400, "There was a problem with the request.", info("INVALID_ARGUMENT", DOMAIN))
@@ -108,6 +125,7 @@ class DataManager(GoogleSystem):
             "kind": name,
             "records": len(records),
             "destinations": destinations,
+            "is_finished": False,
             "reasons": [Counter(filter(None, (take(record, each) for record in records))) for each in destinations],
         }
         return {"requestId": request}
@@ -137,16 +155,20 @@ class DataManager(GoogleSystem):
             return "mobile_data.mobile_ids", "TOO_MANY_USER_IDENTIFIERS"
         return _fault_of_user(member.get("userData"), str(body.get("encoding")))
 
+    def _refusal(self, record: Row) -> tuple[str, str] | None:
+        code = self.code_of(record)
+        return ("", code) if code else None
+
     def _take_event(self, event: Row, destination: Row) -> str:
         where = str(destination["productDestinationId"])
         gclid, at = (event.get("adIdentifiers") or {}).get("gclid"), str(event["eventTimestamp"])
-        key, reason = (where, "?", str(len(self.sent))), ""
+        key, reason = (where, "event", _name_of(event)), ""
         if event.get("transactionId"):
             key, reason = (where, "transaction", str(event["transactionId"])), "DUPLICATE_TRANSACTION_ID"
         elif gclid:
             key, reason = (where, "click", f"{gclid} {at}"), "DUPLICATE_GCLID"
-        self.sent[key] += 1
-        if self.sent[key] > 1:
+        self.taken[key] += 1
+        if self.taken[key] > 1 and reason:
             return reason
         if self.clock() - datetime.fromisoformat(at).timestamp() > OLDEST:
             return "EVENT_TOO_OLD"
@@ -158,18 +180,24 @@ class DataManager(GoogleSystem):
     def _take_member(self, member: Row, destination: Row) -> str:
         if later := self.later(member):
             return later
-        self.members.setdefault(str(destination["productDestinationId"]), set()).add(_name_of(member))
+        self._note_member("joined", "left", member, destination).add(_name_of(member))
         return ""
 
     def _drop_member(self, member: Row, destination: Row) -> str:
-        self.members.setdefault(str(destination["productDestinationId"]), set()).discard(_name_of(member))
+        self._note_member("left", "joined", member, destination).discard(_name_of(member))
         return ""
+
+    def _note_member(self, verb: str, other: str, member: Row, destination: Row) -> set[str]:
+        where, name = str(destination["productDestinationId"]), _name_of(member)
+        self.taken[where, verb, name] += 1
+        self.taken.pop((where, other, name), None)
+        return self.members.setdefault(where, set())
 
     def _status(self, request: str) -> Row:
         known = self.statuses_of.get(request)
         if known is None:
             raise _invalid([_violation("request_id", "INVALID_REQUEST_ID")])
-        done = self.clock() - known["at"] >= self.processing
+        done = self._is_done(known)
         given = []
         for destination, reasons in zip(known["destinations"], known["reasons"], strict=True):
             status: Row = {"destination": destination, "requestStatus": "PROCESSING"}
@@ -191,6 +219,23 @@ class DataManager(GoogleSystem):
                     status["errorInfo"] = {"errorCounts": counts}
             given.append(status)
         return {"requestStatusPerDestination": given}
+
+    def _is_done(self, known: Row) -> bool:
+        return bool(known["is_finished"]) or self.clock() - known["at"] >= self.processing
+
+    def _finish(self, body: Row) -> Row:
+        """Ends the requests under way: with what they come to, or so that their status is this one, of which a part is
+        one record. What counts stays."""
+        status, reason = body.get("status"), str(body.get("reason") or "INTERNAL_ERROR")
+        if status not in (None, "SUCCESS", "PARTIAL_SUCCESS", "FAILED"):
+            raise ValueError("a request ends with SUCCESS, PARTIAL_SUCCESS or FAILED")
+        under_way = [known for known in self.statuses_of.values() if not self._is_done(known)]
+        for known in under_way:
+            known["is_finished"] = True
+            if status:
+                failed = {"SUCCESS": 0, "PARTIAL_SUCCESS": 1, "FAILED": known["records"]}[status]
+                known["reasons"] = [Counter({reason: failed} if failed else {}) for _ in known["destinations"]]
+        return {"finished": len(under_way)}
 
 
 def _fault_of_user(data: Row | None, encoding: str) -> tuple[str, str] | None:

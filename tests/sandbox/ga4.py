@@ -31,8 +31,7 @@ Message = tuple[str, str, str]
 
 class Ga4(System):
     """A property with one web stream. `events` holds what was collected, each event with what its request says of all
-    of them; `repeated` how often an event came that was there already, `same_purchases` how many of those a report
-    would count once."""
+    of them; `taken` how often each came, `same_purchases` how many purchases a report would not count again."""
 
     name: ClassVar[str] = "ga4"
 
@@ -44,9 +43,9 @@ class Ga4(System):
         self.firebase_app_id = f"1:{chance.randrange(10**11)}:android:{chance.getrandbits(64):016x}"
         self.events: list[Row] = []
         self.ignored: Counter[str] = Counter()
-        self.repeated = self.same_purchases = self.validated = 0
+        self.taken: Counter[str] = Counter()
+        self.same_purchases = self.validated = 0
         self.largest_body = self.largest_request = 0
-        self._seen: set[bytes] = set()
         self._purchases: set[str] = set()
 
     def environment(self, url: str) -> dict[str, str]:
@@ -63,12 +62,13 @@ class Ga4(System):
         return request.path == DEBUG
 
     def stats(self) -> dict[str, Any]:
-        """As for every system, with the number of events collected, left out (by reason), repeated and validated."""
+        """As for every system, with the number of events collected, left out (by reason) and validated, and those that
+        came more than once: the whole event, with what its request says of all of them."""
         with self.lock:
             return super().stats() | {
                 "events": len(self.events),
                 "ignored": dict(self.ignored),
-                "repeated": self.repeated,
+                "repeated": {event: times for event, times in self.taken.items() if times > 1},
                 "same_purchases": self.same_purchases,
                 "validated": self.validated,
                 "largest_body": self.largest_body,
@@ -161,12 +161,10 @@ class Ga4(System):
         kept = {key: value for key, value in params.items() if not _name_fault(key, 40) and not _is_long(key, value)}
         self.ignored["param"] += len(params) - len(kept)
         now = int(self.clock() * 1e6)
-        at = event.get("timestamp_micros", common.get("timestamp_micros", now))
+        at = (common | event).get("timestamp_micros", now)
         if at < now - HOURS_72:
             self.ignored["timestamp"] += 1
-        told = msgspec.json.encode([common, event], order="deterministic")
-        self.repeated += told in self._seen
-        self._seen.add(told)
+        self.taken[msgspec.json.encode([common, event], order="deterministic").decode()] += 1
         transaction = str(params.get("transaction_id", "")) if name == "purchase" else ""
         if transaction:
             self.same_purchases += transaction in self._purchases

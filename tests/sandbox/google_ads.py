@@ -11,9 +11,10 @@ the API does.
 
 import re
 from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from tests.sandbox.google_system import GoogleSystem, Quota, Refused
+from tests.sandbox.google_system import Quota, Refused, Target, more_than_once
 from tests.sandbox.system import Request, Row, Setup
 
 MOST_CONVERSIONS = 2_000
@@ -33,11 +34,12 @@ KINDS = {
 }
 
 
-class GoogleAds(GoogleSystem):
-    """One customer. `conversions` are those that count, `attempts` how often each was sent, `members` who is on a
-    list."""
+class GoogleAds(Target):
+    """One customer. `conversions` are those that count, `taken` how often each came since it does, and how often each
+    operation was added to a job; `members` who is on a list."""
 
     name: ClassVar[str] = "google_ads"
+    usual_code: ClassVar[str] = "INVALID_CONVERSION_ACTION"
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
@@ -45,7 +47,7 @@ class GoogleAds(GoogleSystem):
         self.developer_token = "d3v-t0k3n"
         self.quota = Quota(None, None)
         self.conversions: list[Row] = []
-        self.attempts: Counter[tuple[str, ...]] = Counter()
+        self.taken: Counter[tuple[str, ...]] = Counter()
         self.codes: dict[str, str] = {}
         self.sensitive = False
         self.allowlisted = True
@@ -53,7 +55,7 @@ class GoogleAds(GoogleSystem):
         self.jobs: dict[str, Row] = {}
         self.processing = 6 * 3_600.0
         self.failure_of_jobs = ""
-        self._known: set[tuple[str, ...]] = set()
+        self.limit(**setup.quotas.get(self.name, {}))
 
     def environment(self, url: str) -> dict[str, str]:
         return {
@@ -64,14 +66,24 @@ class GoogleAds(GoogleSystem):
         }
 
     def stats(self) -> dict[str, Any]:
-        """As for every system, with what counts and which conversions were sent more than once."""
+        """As for every system, with the conversions and operations that came, what counts of them, and which came again
+        after they had been taken."""
         with self.lock:
             return super().stats() | {
+                "received": self.received,
                 "conversions": len(self.conversions),
                 "members": {name: len(members) for name, members in self.members.items()},
                 "jobs": len(self.jobs),
-                "repeated": {" ".join(key): times for key, times in self.attempts.items() if times > 1},
+                "repeated": more_than_once(self.taken),
             }
+
+    @property
+    def hands(self) -> Mapping[str, Callable[[Row], Row]]:
+        return {**super().hands, "finish": self._finish}
+
+    def limit(self, **most: int | None) -> None:
+        """Operations, whatever the number of requests."""
+        self.quota.limit(**most)
 
     def rows(self) -> list[Row]:
         return list(self.conversions)
@@ -117,16 +129,18 @@ class GoogleAds(GoogleSystem):
         if len(conversions) > MOST_CONVERSIONS:
             raise Refused(400, "Too many.", failure_of([error_of("TOO_MANY_CONVERSIONS_IN_REQUEST")]))
         self._take_quota(len(conversions))
+        self.received += len(conversions)
         seen = Counter(key for each in conversions for key in _keys(each))
-        errors, results = [], []
+        errors: list[Row] = []
+        results: list[Row] = []
         for index, each in enumerate(conversions):
             keys = _keys(each)
-            for key in keys:
-                self.attempts[key] += 1
+            known = self.taken.keys() & keys
+            self.taken.update(known)
             code, field = self._fault(each), ""
             if not code and any(seen[key] > 1 for key in keys):
                 code = "DUPLICATE_ORDER_ID" if each.get("orderId") else "DUPLICATE_CLICK_CONVERSION_IN_REQUEST"
-            if not code and not self._known.isdisjoint(keys):
+            if not code and known:
                 code = "ORDER_ID_ALREADY_IN_USE" if each.get("orderId") else "CLICK_CONVERSION_ALREADY_EXISTS"
             if code:
                 field = {"UNPARSEABLE_GCLID": "gclid", "REQUIRED": "conversion_date_time"}.get(code, "")
@@ -134,12 +148,12 @@ class GoogleAds(GoogleSystem):
                 errors.append(error_of(code, "conversions", index, field, message))
                 results.append({})
                 continue
-            self._known.update(keys)
+            self.taken.update(keys)
             self.conversions.append(each)
             results.append(
                 {name: each[name] for name in ("gclid", "conversionAction", "conversionDateTime") if name in each}
             )
-        answer: Row = {"results": results, "jobId": str(len(self.attempts))}
+        answer: Row = {"results": results, "jobId": str(len(self.taken))}
         if errors:
             answer["partialFailureError"] = {"code": 3, "message": "Multiple errors.", "details": [failure_of(errors)]}
         return answer
@@ -148,6 +162,8 @@ class GoogleAds(GoogleSystem):
         for name in ("orderId", "gclid"):
             if code := self.codes.get(str(conversion.get(name))):
                 return code
+        if code := self.code_of(conversion):
+            return code
         if not re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d", str(conversion.get("conversionDateTime"))):
             return "REQUIRED"
         identifiers = conversion.get("userIdentifiers") or []
@@ -162,7 +178,7 @@ class GoogleAds(GoogleSystem):
         if not metadata.get("userList"):
             raise Refused(400, "No list.", failure_of([error_of("INVALID_USER_LIST_ID_JOB")]))
         name = f"customers/{self.customer}/offlineUserDataJobs/{len(self.jobs) + 1}"
-        self.jobs[name] = {"list": metadata["userList"], "operations": [], "ran": None}
+        self.jobs[name] = {"list": metadata["userList"], "operations": [], "ran": None, "ended": None}
         return {"resourceName": name}
 
     def _add(self, job: Row, body: Row) -> Row:
@@ -173,6 +189,7 @@ class GoogleAds(GoogleSystem):
         if len({verb for each in (*job["operations"], *operations) for verb in each}) > 1:
             raise Refused(400, "Mixed.", failure_of([error_of("CANNOT_MIX_CREATE_AND_REMOVE")]))
         self._take_quota(len(operations))
+        self.received += len(operations)
         errors = []
         for index, each in enumerate(operations):
             identifiers = next(iter(each.values())).get("userIdentifiers") or []
@@ -180,11 +197,13 @@ class GoogleAds(GoogleSystem):
                 (self.codes[one] for one in map(str, (i.get("hashedEmail") for i in identifiers)) if one in self.codes),
                 "",
             )
+            code = code or self.code_of(each)
             code = code or ("" if all(_is_hashed(one) for one in identifiers) else "INVALID_SHA256_FORMAT")
             if code:
                 errors.append(error_of(code, "operations", index, "create.user_identifiers"))
             else:
                 job["operations"].append(each)
+                self.taken[str(job["list"]), *map(str, *each.items())] += 1
         return {"partialFailureError": {"code": 3, "details": [failure_of(errors)]}} if errors else {}
 
     def _run(self, job: Row) -> Row:
@@ -202,13 +221,30 @@ class GoogleAds(GoogleSystem):
         job = self.jobs.get(found[1]) if found else None
         if job is None or found is None:
             return {"results": []}
-        status = "PENDING" if job["ran"] is None else "RUNNING"
-        if job["ran"] is not None and self.clock() - job["ran"] >= self.processing:
-            status = "FAILED" if self.failure_of_jobs else "SUCCESS"
-        given = {"resourceName": found[1], "status": status}
-        if status == "FAILED":
-            given["failureReason"] = self.failure_of_jobs
+        given = {"resourceName": found[1]} | self._status_of(job)
         return {"results": [{"offlineUserDataJob": given}]}
+
+    def _status_of(self, job: Row) -> Row:
+        if job["ended"] is not None:
+            return dict(job["ended"])
+        if job["ran"] is None or self.clock() - job["ran"] < self.processing:
+            return {"status": "PENDING" if job["ran"] is None else "RUNNING"}
+        if self.failure_of_jobs:
+            return {"status": "FAILED", "failureReason": self.failure_of_jobs}
+        return {"status": "SUCCESS"}
+
+    def _finish(self, body: Row) -> Row:
+        """Ends the jobs that run: with what they come to, or a status. Who is on the list stays."""
+        status = body.get("status") or ("FAILED" if self.failure_of_jobs else "SUCCESS")
+        if status not in ("SUCCESS", "FAILED"):
+            raise ValueError("a job ends with SUCCESS or FAILED")
+        ended = {"status": status}
+        if status == "FAILED":
+            ended["failureReason"] = str(body.get("reason") or self.failure_of_jobs or "UNKNOWN")
+        running = [job for job in self.jobs.values() if self._status_of(job)["status"] == "RUNNING"]
+        for job in running:
+            job["ended"] = ended
+        return {"finished": len(running)}
 
 
 def _keys(conversion: Row) -> list[tuple[str, ...]]:

@@ -6,8 +6,8 @@ All of them take one token, as one account of Google calls them all. Nobody work
 import random
 import string
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -51,6 +51,13 @@ class Quota:
         self._window.add(now)
         self.days[int(now // DAY)] += 1
         return ""
+
+    def limit(self, **most: int | None) -> None:
+        """Sets `per_minute` and `per_day` from here on, as far as they are given."""
+        if unknown := most.keys() - {"per_minute", "per_day"}:
+            raise ValueError(f"a quota has per_minute and per_day, and no {', '.join(unknown)}")
+        self.per_minute = most.get("per_minute", self.per_minute)
+        self.per_day = most.get("per_day", self.per_day)
 
 
 class GoogleSystem(System):
@@ -99,6 +106,58 @@ class GoogleSystem(System):
 
     def add(self, count: int) -> list[Row]:
         raise ValueError(f"nobody adds by hand to what {self.name} holds")
+
+
+class Target(GoogleSystem):
+    """An API that takes records. Those that hold one of the values of `refused` are refused, each for its code.
+
+    `received` are the records of all requests, whatever became of them.
+    """
+
+    usual_code: ClassVar[str] = "INVALID_ARGUMENT"
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self.received = 0
+        self.refused: dict[str, str] = {}
+
+    @property
+    def hands(self) -> Mapping[str, Callable[[Row], Row]]:
+        return {"refuse": self._refuse, "mend": self._mend}
+
+    def code_of(self, record: Any) -> str:
+        """What the record is to be refused for, or nothing."""
+        return next((self.refused[text] for text in _texts(record) if text in self.refused), "") if self.refused else ""
+
+    def _refuse(self, body: Row) -> Row:
+        values = _values(body["values"])
+        self.refused |= dict.fromkeys(values, str(body.get("code") or self.usual_code))
+        return {"refused": len(self.refused)}
+
+    def _mend(self, body: Row) -> Row:
+        for value in _values(body["values"]) if "values" in body else list(self.refused):
+            self.refused.pop(value, None)
+        return {"refused": len(self.refused)}
+
+
+def more_than_once(times: Mapping[tuple[str, ...], int]) -> dict[str, int]:
+    """How often what came again came, by what it is known by."""
+    return {" ".join(key): count for key, count in times.items() if count > 1}
+
+
+def _values(given: Any) -> list[str]:
+    if not isinstance(given, list):
+        raise ValueError("values is a list of texts or numbers")
+    return [str(each) for each in given]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every value in a record, however deep, as text."""
+    if isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
+    else:
+        yield str(value)
 
 
 def info(reason: str, domain: str, **metadata: str) -> Row:

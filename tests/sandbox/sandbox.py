@@ -6,7 +6,15 @@ from threading import Event
 from types import TracebackType
 from typing import Self
 
+from tests.sandbox.bigquery import BigQuery
+from tests.sandbox.cm360 import PER_DAY as CM360_PER_DAY
+from tests.sandbox.cm360 import Cm360
+from tests.sandbox.data_manager import PER_DAY as DATA_MANAGER_PER_DAY
+from tests.sandbox.data_manager import PER_MINUTE as DATA_MANAGER_PER_MINUTE
+from tests.sandbox.data_manager import DataManager
 from tests.sandbox.faults import parse
+from tests.sandbox.ga4 import Ga4
+from tests.sandbox.google_ads import GoogleAds
 from tests.sandbox.milvus import Milvus
 from tests.sandbox.okki import Okki
 from tests.sandbox.ploomes import PER_MINUTE, Ploomes
@@ -34,6 +42,11 @@ class Sandbox:
         ploomes_per_minute: int | None = PER_MINUTE,
         milvus_per_minute: int | None = None,
         qeasy_per_minute: int | None = QEASY_PER_MINUTE,
+        data_manager_per_minute: int | None = DATA_MANAGER_PER_MINUTE,
+        data_manager_per_day: int | None = DATA_MANAGER_PER_DAY,
+        google_ads_per_day: int | None = None,
+        cm360_per_minute: int | None = 60,
+        cm360_per_day: int | None = CM360_PER_DAY,
         invalid: int = 0,
         duplicates: int = 0,
         undocumented: int = 0,
@@ -43,6 +56,7 @@ class Sandbox:
         users: int = 0,
         departments: int = 0,
         same_nicknames: int = 0,
+        conversions: int = 0,
         ports: Mapping[str, int] | None = None,
     ) -> None:
         self._stopping = Event()
@@ -58,7 +72,13 @@ class Sandbox:
             users=users,
             departments=departments,
             same_nicknames=same_nicknames,
+            conversions=conversions,
             limits={"ploomes": ploomes_per_minute, "milvus": milvus_per_minute, "qeasy": qeasy_per_minute},
+            quotas={
+                "data_manager": {"per_minute": data_manager_per_minute, "per_day": data_manager_per_day},
+                "google_ads": {"per_day": google_ads_per_day},
+                "cm360": {"per_minute": cm360_per_minute, "per_day": cm360_per_day},
+            },
             clock=clock or steady_clock(),
             # A slow answer must not hold up the end.
             sleep=sleep or self._stopping.wait,
@@ -67,7 +87,15 @@ class Sandbox:
         self.milvus = Milvus(setup)
         self.okki = Okki(setup)
         self.qeasy = Qeasy(setup)
-        together: tuple[System, ...] = (self.ploomes, self.milvus, self.okki, self.qeasy)
+        self.ga4 = Ga4(setup)
+        self.data_manager = DataManager(setup)
+        self.google_ads = GoogleAds(setup)
+        self.cm360 = Cm360(setup)
+        self.bigquery = BigQuery(setup)
+        together: tuple[System, ...] = (
+            self.ploomes, self.milvus, self.okki, self.qeasy, self.ga4, self.data_manager, self.google_ads, self.cm360,
+            self.bigquery,
+        )  # fmt: skip
         self.systems: dict[str, System] = {system.name: system for system in together}
         for name, switches in parse(faults, self.systems).items():
             self.systems[name].set_faults(switches)

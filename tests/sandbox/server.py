@@ -31,10 +31,15 @@ def control(system: System, request: Request) -> Answer:
     | GET stats | |
     | GET state | `kind` (also as `?kind=`) |
     | POST faults | `faults`, a text |
-    | POST limit | `per_minute`, a number or null |
+    | POST limit | `per_minute` (Google's also `per_day`), a number or null |
     | POST edit | `kind`; `count` and `seed`, or `ids` and `fields` |
     | POST delete | `kind`; `count` and `seed`, or `ids` |
     | POST add | `kind`; `count`, and `fields` to set in each new row |
+    | POST refuse | Google's targets: `values`, and the `code` that records with one of them are refused for |
+    | POST mend | Google's targets: `values`, all if not given |
+    | POST finish | Data Manager and Google Ads: a `status` and its `reason`, or what it comes to by itself |
+    | POST tables | BigQuery: `schema` and `rows` by table, as project.dataset.table |
+    | POST queries | BigQuery: the same by the text of a query |
 
     Without `kind` the system's main rows are meant. What `fields` may name is said by each part's `change`.
     """
@@ -51,13 +56,15 @@ def control(system: System, request: Request) -> Answer:
                     system.set_faults(parse(body["faults"], [system.name])[system.name])
                     return answer(200, {"faults": dict(system.faults)})
                 case "POST", "limit":
-                    limit = body["per_minute"]
-                    system.per_minute = None if limit is None else int(limit)
-                    return answer(200, {"per_minute": system.per_minute})
+                    most = {name: None if value is None else int(value) for name, value in body.items()}
+                    system.limit(**most)
+                    return answer(200, most)
                 case "POST", "edit" | "delete" | "add":
                     part = system.part(body.get("kind"))
                     named = [part.identity(row) for row in _handled(part, action, body)]
                     return answer(200, {"ids": [each[0] for each in named], "documents": [each[1] for each in named]})
+                case "POST", other if other in system.hands:
+                    return answer(200, system.hands[other](body))
             return answer(404, {"error": f"there is no {request.method} {request.path}"})
     except (KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
         return answer(400, {"error": f"{type(error).__name__}: {error}"})

@@ -60,10 +60,11 @@ def steady_clock() -> Callable[[], float]:
 class Setup:
     """What a system is built from: what is there from the beginning (`customers`, of them `invalid`, `duplicates`
     and `undocumented`, `tasks` and `interactions` in Ploomes, `clients` in Milvus, `users` in OKKI, of whom
-    `same_nicknames` have another's nickname, and its `departments` beside the root), and how it behaves.
+    `same_nicknames` have another's nickname, and its `departments` beside the root, `conversions` in BigQuery), and how
+    it behaves.
 
-    `limits` is requests per minute by system name, None for no limit; `documents` are those given to anybody, so
-    that no two populations have one in common by chance.
+    `limits` is requests per minute by system name, None for no limit, and `quotas` what else a system is told by
+    `System.limit`; `documents` are those given to anybody, so that no two populations have one in common by chance.
     """
 
     seed: int = 1
@@ -77,8 +78,10 @@ class Setup:
     users: int = 0
     departments: int = 0
     same_nicknames: int = 0
+    conversions: int = 0
     documents: set[str] = field(default_factory=set)
     limits: Mapping[str, int | None] = field(default_factory=dict)
+    quotas: Mapping[str, Mapping[str, int | None]] = field(default_factory=dict)
     clock: Callable[[], float] = field(default_factory=steady_clock)
     sleep: Callable[[float], object] = time.sleep
 
@@ -179,6 +182,17 @@ class System(Part):
         if kind is not None:
             raise ValueError(f"{self.name} has no kinds of rows")
         return self
+
+    @property
+    def hands(self) -> Mapping[str, Callable[[Row], Row]]:
+        """What else can be done in this system from outside, by the name of its endpoint."""
+        return {}
+
+    def limit(self, **most: int | None) -> None:
+        """Allows so much from here on, None for any number: `per_minute`. ValueError for what has no limit here."""
+        if most.keys() != {"per_minute"}:
+            raise ValueError(f"the limit of {self.name} is per_minute")
+        self.per_minute = most["per_minute"]
 
     def reads(self, request: Request) -> bool:
         """Whether the request changes nothing: those are never dropped, but may be answered with nonsense."""

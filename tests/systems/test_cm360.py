@@ -320,7 +320,7 @@ def test_a_lost_answer_is_repeated_and_counts_once() -> None:
         break_it(system, "")
         assert outcomes(sink.write(conversions(3))) == [Outcome.DELIVERED] * 3
         assert len(system.conversions) == 3
-        assert set(system.attempts.values()) == {2}
+        assert set(system.taken.values()) == {2}
 
 
 @pytest.mark.parametrize("lost", [LOST, reply(500), reply(502), reply(503)])

@@ -555,18 +555,26 @@ def test_a_body_without_a_length_is_refused(start: Start) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_prints_the_environment_and_ends_with_0(number: signal.Signals) -> None:
     command = [sys.executable, "-W", "error", "-m", "tests.sandbox", "--customers", "7", "--seed", "2"]
-    command += ["--tasks", "5", "--interactions", "6", "--clients", "4"]
+    command += ["--tasks", "5", "--interactions", "6", "--clients", "4", "--conversions", "3"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
         assert process.stdout
-        lines = [process.stdout.readline().removeprefix("export ").strip() for _ in range(4)]
-        environment = dict(line.split("=", 1) for line in lines)
-        assert list(environment) == ["PLOOMES_URL", "PLOOMES_USER_KEY", "MILVUS_URL", "MILVUS_TOKEN"]
+        environment: dict[str, str] = {}
+        while "BIGQUERY_URL" not in environment:
+            name, value = process.stdout.readline().removeprefix("export ").strip().split("=", 1)
+            environment[name] = value
+        assert list(environment) == [
+            "PLOOMES_URL", "PLOOMES_USER_KEY", "MILVUS_URL", "MILVUS_TOKEN", "OKKI_URL", "OKKI_CLIENT_ID",
+            "OKKI_CLIENT_SECRET", "QEASY_URL", "QEASY_APP_KEY", "QEASY_APP_SECRET", "QEASY_SCHEME", "GA4_URL",
+            "GA4_MEASUREMENT_ID", "GA4_API_SECRET", "DATA_MANAGER_URL", "GOOGLE_OAUTH_ACCESS_TOKEN", "GOOGLE_ADS_URL",
+            "GOOGLE_ADS_DEVELOPER_TOKEN", "GOOGLE_ADS_CUSTOMER_ID", "CM360_URL", "CM360_PROFILE_ID", "BIGQUERY_URL",
+        ]  # fmt: skip
         assert environment["MILVUS_URL"].endswith("/api")
         key = {"User-Key": environment["PLOOMES_USER_KEY"]}
         held = [
             len(requests.get(environment["PLOOMES_URL"] + path, headers=key, timeout=10).json()["value"])
             for path in ("/Contacts", "/Tasks", "/InteractionRecords")
         ]
+        stats = requests.get(f"{environment['BIGQUERY_URL']}/_sandbox/stats", timeout=10).json()
         process.send_signal(number)
         assert process.wait(timeout=10) == 0
-    assert held == [7, 5, 6]
+    assert (held, stats["rows"]) == ([7, 5, 6], {"sandbox.crm.conversions": 3})
