@@ -215,8 +215,11 @@ def replay(document: dict[str, Any]) -> None:
 
 
 def audit(document: dict[str, Any]) -> None:
-    for stream, found in document["streams"].items():
+    met = {stream: found for stream, found in document["streams"].items() if found["fetched"]}
+    for stream, found in (met or document["streams"]).items():
         _print(funnel(f"{document['integration']} {stream}: every record version ever fetched", found))
+    if met and len(met) < len(document["streams"]):
+        _print(f"nothing was ever fetched by {', '.join(name for name in document['streams'] if name not in met)}")
     for one in document["unaccounted"]:
         name = one.get("key") or one.get("run") or one.get("batch")
         _print(Text(f"  {one['stream']} {name}: {one['reason']}", style="red"))

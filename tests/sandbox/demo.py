@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +41,32 @@ OVERLAY = {
     },
     "milvus_to_ploomes": QUICK,
     "okki_to_qeasy": QUICK,
+    "tagless_crm": {
+        "sink": QUICK["sink"],
+        "monitoring": {"enabled": True},
+        "streams": {
+            "ga4": {
+                "enabled": True,
+                "from": {"system": "files", "path": str(HOME / "exports" / "purchases.csv")},
+                "key": ["params.transaction_id"],
+            },
+            "data_manager_events": {
+                "enabled": True,
+                "from": {"system": "files", "path": str(HOME / "exports" / "conversions-*.csv")},
+                "key": ["transaction_id"],
+                "settings": {
+                    "destinations": [
+                        {
+                            "operating_account": {"account_type": "GOOGLE_ADS", "account_id": "1234567890"},
+                            "product_destination_id": "77",
+                        }
+                    ]
+                },
+            },
+        },
+    },
 }
-THERE, BACK, STAFF = OVERLAY
+THERE, BACK, STAFF, ADS = OVERLAY
 
 
 class Demo:
@@ -48,6 +74,7 @@ class Demo:
 
     def __init__(self, sandbox: Sandbox) -> None:
         HOME.mkdir()
+        export_files(HOME / "exports")
         (HOME / "overlay.yaml").write_text(json.dumps(OVERLAY, ensure_ascii=False))
         self.sandbox = sandbox
         self.environment = {
@@ -95,6 +122,26 @@ class Demo:
         print(f"killed with {self.control('milvus', 'stats')['creates']} customers at the target", flush=True)
 
 
+def export_files(folder: Path) -> None:
+    """What a shop sold in the last hours, as its CRM exports it: for GA4, and with people and clicks for the ads."""
+    folder.mkdir()
+    now = datetime.now(UTC)
+    sold = [((now - timedelta(minutes=n)).isoformat(timespec="seconds"), n) for n in range(500)]
+    with open(folder / "purchases.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(
+            ["name", "client_id", "timestamp_micros", "params.transaction_id", "params.value", "params.currency"]
+        )
+        table.writerows(["purchase", f"{n % 40}.17", at, f"T{n}", f"{n % 90}.90", "BRL"] for at, n in sold)
+    for part in range(2):
+        with open(folder / f"conversions-{part}.csv", "w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(
+                ["transaction_id", "event_timestamp", "ad_identifiers.gclid", "email_address", "conversion_value"]
+            )
+            table.writerows([f"T{n}", at, f"click{n}", f"p{n}@example.com", f"{n % 90}.90"] for at, n in sold[part::2])
+
+
 def main() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
     with Sandbox(
@@ -132,15 +179,24 @@ def main() -> None:
         waybill("run", STAFF, may_fail=True)
         demo.control("okki", "edit", kind="departments", ids=[demo.largest_department()], fields={"name": "海外事业部"})
         waybill("run", STAFF, may_fail=True)
+        say("what a shop sold, from CSV files to a fake GA4 and a fake Data Manager, which refuses four of the records")
+        demo.control("data_manager", "refuse", values=["T7", "T77", "T177", "T277"], code="INVALID_CONVERSION_VALUE")
+        waybill("run", ADS, may_fail=True)
+        say("the cause is mended there: the replay sends those four, and the next run nothing at all")
+        demo.control("data_manager", "mend", values=["T7", "T77", "T177", "T277"])
+        waybill("replay", ADS, "--outcome", "rejected", "--reason", "mended at the destination", "--yes")
+        waybill("run", ADS)
         say("what could not travel, and why")
         waybill("failures", THERE)
         say("the proof: the present outcome of every record version ever fetched")
         waybill("audit", THERE)
         waybill("audit", BACK)
         waybill("audit", STAFF)
+        waybill("audit", ADS)
         milvus = demo.control("milvus", "stats")
         twice = len(milvus["repeated_documents"]) + len(milvus["repeated_subjects"])
         print(f"Milvus holds {milvus['clients']} clients and {milvus['tickets']} tickets, {twice} of them twice")
+        twice += len(demo.control("data_manager", "stats")["repeated"]) + len(demo.control("ga4", "stats")["repeated"])
         if twice:
             sys.exit("the demo failed: something is there twice")
     say("look around: the state of this demo stays in .demo/state")
