@@ -61,8 +61,8 @@ class Operations:
             return problem(503, type(error).__name__, str(error))
 
     def sweep(self, body: bytes) -> Reply:
-        """Publishes again what got lost, closes runs that are over, raises and clears alerts. A stream that lacks a
-        setting is named and keeps no other from being looked after."""
+        """Publishes again what got lost, closes runs that are over, asks targets that confirm later, raises and clears
+        alerts. A stream that lacks a setting is named and keeps no other from being looked after."""
         asked = _asked(body)
         done: dict[str, Any] = {}
         for name, integration in self.hub.integrations.items():
@@ -72,8 +72,12 @@ class Operations:
                     self.notice("stream_not_swept", integration=name, stream=stream, error=str(error))
                 after = integration.alerts.consecutive_failures
                 tell = teller(self.hub, name, self.notice)
-                done[name] = msgspec.to_builtins(sweep(streams, self.hub.home, self.notice, after, tell))
+                swept = sweep(streams, self.hub.home, self.notice, after, tell, self.hub.open_sink, self._stopping)
+                done[name] = msgspec.to_builtins(swept)
         return Reply(200, {"schema_version": 1, "integrations": done})
+
+    def _stopping(self) -> bool:
+        return self.hub.clock.stopping
 
     def dead_letter(self, body: bytes) -> Reply:
         """A message that killed its sink again and again: what is pending of its batch becomes exhausted failures."""

@@ -146,6 +146,7 @@ def _status(hub: Hub, integration: config.Integration) -> dict[str, Any]:
             batch.outcomes.count(".") + batch.outcomes.count("?")
             for batch in home.batches.unsettled(integration.name, stream.name)
         )
+        requests, records = home.confirmations.pending(integration.name, stream.name)
         streams.append(
             {
                 "name": stream.name,
@@ -158,6 +159,11 @@ def _status(hub: Hub, integration: config.Integration) -> dict[str, Any]:
                 "lease": home.leases.holder(lease_name(integration.name, stream.name)),
                 **{**counts.as_dict(), "pending": waiting},
                 "open_failures": home.failures.count(FailureQuery(integration.name, stream.name)),
+                "confirmation": {
+                    "pending_requests": requests,
+                    "pending_records": records,
+                    "refused": home.confirmations.refused(integration.name, stream.name),
+                },
                 "next_run": stamp(home.schedule.next_run(integration.name, stream.name, stream.schedule))
                 if stream.enabled
                 else None,

@@ -139,6 +139,12 @@ def status(document: dict[str, Any]) -> None:
         for s in each["streams"]:
             if s["lease"]:
                 _print(f"  {s['name']} is being run by {s['lease']}")
+            confirmation = s["confirmation"]
+            if confirmation["pending_requests"]:
+                _print(f"  {s['name']}: {confirmation['pending_records']:,} pending confirmation")
+            if confirmation["refused"]:
+                reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(confirmation["refused"].items()))
+                _print(f"  {s['name']}: accepted, then refused: {reasons}")
     for alert, text in document["alerts"].items():
         _print(Text(f"alert {alert}: {text}", style="red"))
 
@@ -231,7 +237,8 @@ def audit(document: dict[str, Any]) -> None:
 
 def cleanup(document: dict[str, Any]) -> None:
     for name, done in document["integrations"].items():
-        _print(f"{name}: removed {done['archives']:,} archives and {done['closed_failures']:,} closed failures")
+        removed = f"{done['archives']:,} archives, {done['closed_failures']:,} closed failures"
+        _print(f"{name}: removed {removed} and {done['confirmations']:,} confirmations")
 
 
 def traces(found: dict[str, int]) -> None:

@@ -14,12 +14,14 @@ class Cleaned(msgspec.Struct):
 
     archives: int = 0
     closed_failures: int = 0
+    confirmations: int = 0
 
 
 def clean_up(home: Home, integration: str, archive_age: timedelta, failure_age: timedelta) -> Cleaned:
-    """Removes archives whose batches are all settled and failures that are closed, once they are old enough.
+    """Removes archives whose batches are all settled, failures that are closed and what targets said of requests that
+    have ended, once they are old enough; the latter two by the same age.
 
-    Open failures, ledger cells and the batches themselves stay.
+    Open failures, pending requests, ledger cells and the batches themselves stay.
     """
     now = home.clock.now()
     needed = {batch.blob for batch in home.batches.unsettled(integration)}
@@ -29,4 +31,5 @@ def clean_up(home: Home, integration: str, archive_age: timedelta, failure_age: 
             home.blobs.delete(name)
             cleaned.archives += 1
     cleaned.closed_failures = home.failures.remove_closed(integration, now - failure_age)
+    cleaned.confirmations = home.confirmations.remove_ended(integration, now - failure_age)
     return cleaned

@@ -8,8 +8,9 @@ Order of effects, and what a crash between two of them does:
    (`shared/opposite.py`). A crash here leaves the batch in `sending`: the next attempt knows that every record without
    an outcome is in doubt, repeats what is harmless to repeat and probes the target for the rest before it sends
    anything.
-4. Settle: outcomes, cells, failures and closures in one write, fenced by the attempt. A crash before is case 3; a crash
-   after, but before the message is acknowledged, brings the message again, and step 1 finds the batch settled.
+4. Settle: outcomes, cells, failures, closures, and the requests that the target accepted and confirms later, in one
+   write, fenced by the attempt. A crash before is case 3; a crash after, but before the message is acknowledged, brings
+   the message again, and step 1 finds the batch settled.
 5. The caller acknowledges the message, or refuses it so that it comes again.
 """
 
@@ -22,6 +23,7 @@ from typing import Final
 
 import msgspec
 
+from shared.confirm import Awaited, accepted, together
 from shared.errors import (
     BAD_IDENTITY,
     KILLED_ITS_SINK,
@@ -64,6 +66,7 @@ from shared.ports import (
     Notice,
     Settlement,
     Sink,
+    confirming,
 )
 from shared.record import Envelope, Record, content_hash
 from shared.retry import redelivery_wait
@@ -117,6 +120,7 @@ class Delivery:
         self.envelope = envelope
         self.stream = stream
         self.sink = sink
+        self.confirms_later = confirming(sink) is not None
         self.home = home
         self.health = health
         self.notice = notice
@@ -134,6 +138,7 @@ class Delivery:
         self.failures: list[Failure] = []
         self.cured: list[tuple[Record, Outcome]] = []
         self.gave_way: set[str] = set()
+        self.awaited: dict[str, Awaited] = {}
         self.recorded_at = self.held_at = self.home.clock.monotonic()
 
     def carry_out(self) -> Settled | Again:
@@ -258,6 +263,14 @@ class Delivery:
         self.gave_way.add(key)
         self.notice("gave_way", batch=self.batch.id)
 
+    def await_end(self, verdict: Verdict) -> None:
+        """What the target accepted, and will confirm later, is asked about by the sweeper. The run does not wait."""
+        if self.confirms_later and verdict.outcome is Outcome.DELIVERED and verdict.target_id:
+            stream, request = self.stream, verdict.target_id
+            one = accepted(request, stream.integration, stream.name, self.batch.id, self.now)
+            known = self.awaited.get(request)
+            self.awaited[request] = one if known is None else together(known, one)
+
     def settle_item(self, item: Item, verdict: Verdict) -> None:
         self.decide(item.place, item.record, verdict, item.fingerprint, item)
 
@@ -290,7 +303,8 @@ class Delivery:
             changed = None
         if changed is not None:
             self.changed[record.key] = self.cells[record.key] = changed
-        had_failures = cell is not None and cell.failed
+        # A replayed record failed before, even if a version that was delivered meanwhile has unmarked its cell.
+        had_failures = self.batch.kind == "replay" or (cell is not None and cell.failed)
         if had_failures and outcome in (Outcome.DELIVERED, Outcome.UNCHANGED, Outcome.SUPERSEDED, Outcome.FILTERED):
             self.cured.append((record, outcome))
 
@@ -374,6 +388,7 @@ class Delivery:
                 closures=self.closures(),
                 run=self.envelope.run,
                 at=self.home.clock.now(),
+                awaited=list(self.awaited.values()),
             )
         )
         self.forget_what_is_recorded()

@@ -41,6 +41,7 @@ UNREACHABLE: Final = 25
 NOT_ASKED: Final = 26
 CUSTOMER_MISSING: Final = 27
 TOO_EARLY: Final = 28
+FAILED_LATER: Final = 29
 REFUSED: Final = 50
 NO_IDENTITY: Final = 110
 BAD_IDENTITY: Final = 111
@@ -80,6 +81,7 @@ UNKNOWN_FIELD: Final = 168
 NO_TRANSACTION: Final = 169
 MAIL_IN_CLEAR: Final = 170
 LONG_USER_ID: Final = 171
+REFUSED_LATER: Final = 172
 
 NUMBERS: Final[dict[int, ErrorNumber]] = {
     line.number: line
@@ -182,6 +184,10 @@ NUMBERS: Final[dict[int, ErrorNumber]] = {
         ErrorNumber(NO_TRANSACTION, "permanent", "a purchase without a transaction_id", "fill it in at the source"),
         ErrorNumber(MAIL_IN_CLEAR, "permanent", "a mail address in clear", "let the mapping hash it, or leave it out"),
         ErrorNumber(LONG_USER_ID, "permanent", "the user_id is too long", "shorten it at the source"),
+        ErrorNumber(FAILED_LATER, "retriable", "the target failed after it had accepted it", "replay it"),
+        ErrorNumber(
+            REFUSED_LATER, "permanent", "the target refused what it had accepted", "mend the cause, then replay"
+        ),
     )
 }
 

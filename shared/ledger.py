@@ -43,6 +43,11 @@ class Cell(msgspec.Struct, frozen=True):
     gave_way: str = ""
     shown_version: str = ""
 
+    @property
+    def refused_later(self) -> bool:
+        """Whether the target refused the applied version after it had accepted it: what it holds is not known."""
+        return bool(self.version) and not self.hash and not self.deleted
+
 
 def judge_version(record: Record, cell: Cell | None, on_conflict: str, *, replaying: bool) -> Outcome | None:
     """What the ledger says of a record before its content is known, or None.
@@ -78,14 +83,14 @@ def judge_content(record: Record, fingerprint: str, cell: Cell | None, run: str)
 
 def judge_appended(record: Record, cell: Cell, run: str) -> Outcome | None:
     """What becomes of a version that was added to the target before."""
-    if cell.version != record.version:
+    if cell.version != record.version or cell.refused_later:
         return None
     return Outcome.DUPLICATE if cell.run == run else Outcome.UNCHANGED
 
 
 def judge_once(record: Record, cell: Cell, run: str, later: Outcome) -> Outcome | None:
     """What becomes of a record whose first version at the target is the only one that ever goes there."""
-    if not cell.version:
+    if not cell.version or cell.refused_later:
         return None
     if cell.version != record.version:
         return later
@@ -124,6 +129,29 @@ def failed(record: Record, cell: Cell | None, run: str, at: datetime) -> Cell:
     known = cell or Cell(key=record.key)
     at = known.at if known.version and known.at is not None else at
     return msgspec.structs.replace(known, failed=max(known.failed, record.version), run=run, at=at)
+
+
+def refused_later(cell: Cell | None, request: str, version: str) -> Cell | None:
+    """The cell after the target refused what it had accepted by a request: the version failed, and nothing says what
+    the target holds, so whatever comes next is sent. None if the cell is not under the request, or the version has
+    failed with other content since.
+
+    An unchanged version that was read since is no newer one at the target, so the cell goes back to the one that was
+    sent.
+    """
+    if cell is None or cell.target_id != request or cell.version < version or cell.failed == version:
+        return None
+    return msgspec.structs.replace(
+        cell,
+        version=version,
+        hash="",
+        target_id="",
+        deleted=False,
+        failed=max(cell.failed, version),
+        shown="",
+        gave_way="",
+        shown_version="",
+    )
 
 
 def contested(records: list[Record], cells: Mapping[str, Cell]) -> set[str]:

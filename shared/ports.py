@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import msgspec
 
 from shared.accounting import Counts, Entries
+from shared.confirm import Awaited, Confirmation
 from shared.ledger import Cell
 from shared.outcome import Answer, Outcome, Probe, Verdict
 from shared.record import Operation, Record, failure_id
@@ -221,7 +222,8 @@ class Closure(msgspec.Struct, frozen=True):
 
 
 class Settlement(msgspec.Struct, frozen=True):
-    """What one attempt at a batch came to, written as one: outcomes, cells, failures and closures."""
+    """What one attempt at a batch came to, written as one: outcomes, cells, failures, closures, and the requests whose
+    end is awaited. Records of a request that is known already are added to it."""
 
     batch: str
     attempt: str
@@ -235,6 +237,7 @@ class Settlement(msgspec.Struct, frozen=True):
     closures: Sequence[Closure]
     run: str
     at: datetime
+    awaited: Sequence[Awaited] = ()
 
 
 class FailureQuery(msgspec.Struct, frozen=True):
@@ -355,6 +358,11 @@ class Batches(Protocol):
 
     def get(self, batch: str) -> Batch | None: ...
 
+    def refuse_later(self, request: str, failures: Sequence[Failure]) -> int:
+        """Turns delivered records into these failures, one per key of one stream: each failure, its cell (as
+        `shared.ledger.refused_later` has it) and the present outcome of its place are written as one, all of them or
+        none. Those whose cell is not under the request are left out. Says how many were not."""
+
 
 class Books(Protocol):
     """Reading over all batches, for audit and accounts."""
@@ -395,6 +403,26 @@ class Failures(Protocol):
 
     def remove_closed(self, integration: str, before: datetime) -> int:
         """Removes failures that were closed before then, and says how many. Open ones stay."""
+
+
+class Confirmations(Protocol):
+    """Requests whose end their targets tell later. Settlements write them."""
+
+    def due(self, integration: str, stream: str, now: datetime) -> Iterator[Awaited]:
+        """Those that are pending and whose next look is due, the longest due first."""
+
+    def note(self, awaited: Awaited) -> None:
+        """Writes what the target said, and when it is asked again. What the request carried stays as it is stored. Does
+        nothing for one that is not there."""
+
+    def pending(self, integration: str, stream: str) -> tuple[int, int]:
+        """How many requests have not ended, and how many records they carried."""
+
+    def refused(self, integration: str, stream: str, since: datetime | None = None) -> dict[str, int]:
+        """The records that were refused by reason, over the requests that have ended, or have since then."""
+
+    def remove_ended(self, integration: str, before: datetime) -> int:
+        """Removes requests that ended before then, and says how many. Pending ones stay."""
 
 
 class Bus(Protocol):
@@ -513,6 +541,19 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
+class Confirms(Protocol):
+    """What a sink has besides where its target accepts first and tells later what became of it. The target's id of what
+    such a sink delivers is the request, so that there is no asking for a key."""
+
+    def confirm(self, request: str) -> Confirmation:
+        """What became of an accepted request so far. Raises as a whole call of a sink, and ProtocolError."""
+
+
+def confirming(sink: Sink) -> Confirms | None:
+    """The sink, if its target is to be asked later."""
+    return cast(Confirms, sink) if callable(getattr(sink, "confirm", None)) else None
+
+
 Filter = tuple[str, Callable[[dict[str, Any]], bool]]
 """A named rule; an object for which it is true does not travel."""
 
@@ -576,6 +617,7 @@ class Home(msgspec.Struct, frozen=True):
     books: Books
     ledger: Ledger
     failures: Failures
+    confirmations: Confirmations
     bus: Bus
     blobs: Blobs
     schedule: Schedule

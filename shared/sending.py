@@ -167,6 +167,7 @@ class Sending:
                 if verdict.outcome is not Outcome.INVALID:
                     # Invalid it was before anybody was asked.
                     self.heard()
+                self.delivery.await_end(verdict)
                 if verdict.outcome is Outcome.DELIVERED and self.beside.concerns(item.record):
                     item.change = msgspec.structs.replace(
                         item.change, target_id=verdict.target_id or item.change.target_id

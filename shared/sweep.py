@@ -1,5 +1,5 @@
 """The sweeper: what was committed and got lost on its way is published again, what came too early for its target goes
-again, and what is over is called over."""
+again, what is over is called over, and targets that confirm later are asked."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Final
 
 import msgspec
 
+from shared.confirm import LAST_LOOK
+from shared.confirming import ask_targets
 from shared.errors import TOO_EARLY, Leased
 from shared.fetch import publish_again
 from shared.outcome import Outcome
-from shared.ports import Batch, FailureQuery, Home, Notice, Run, topic_of
+from shared.ports import Batch, FailureQuery, Home, Notice, Run, Sink, topic_of
 from shared.replay import replay
 from shared.stream import Stream
 
@@ -31,6 +33,10 @@ class Swept(msgspec.Struct):
     alerts: int = 0
     early: int = 0
     """Records that came too early for their target, and go once more."""
+    confirmed: int = 0
+    """Requests that ended well at a target that confirms later."""
+    refused: int = 0
+    """Records that such a target refused after all."""
 
 
 class AlertChange(msgspec.Struct, frozen=True):
@@ -47,8 +53,11 @@ def sweep(
     notice: Notice,
     alert_after: int = 3,
     tell: Callable[[AlertChange], None] = lambda change: None,
+    open_sink: Callable[[Stream], Sink] | None = None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Swept:
-    """One round over the streams of one integration. `tell` hears of each alert that changes."""
+    """One round over the streams of one integration. `tell` hears of each alert that changes; `open_sink` is for the
+    targets that are to be asked what became of their requests, nobody is without it."""
     swept = Swept()
     for stream in streams:
         lost = find_lost(stream, home)
@@ -57,6 +66,10 @@ def sweep(
         swept.republished += len(lost)
         swept.concluded += len(conclude_runs(stream, home))
         swept.early += send_the_early_again(stream, home, notice)
+        if open_sink is not None:
+            asked = ask_targets(stream, home, open_sink, notice, stopping)
+            swept.confirmed += asked.confirmed
+            swept.refused += asked.refused
         swept.alerts += raise_alerts(stream, home, alert_after, tell)
     if swept.republished:
         notice("republished", batches=swept.republished)
@@ -109,14 +122,19 @@ def send_the_early_again(stream: Stream, home: Home, notice: Notice) -> int:
 
 
 def raise_alerts(stream: Stream, home: Home, alert_after: int, tell: Callable[[AlertChange], None]) -> int:
-    """Once per change: a stream that keeps failing, records whose fate is unknown."""
+    """Once per change: a stream that keeps failing, records whose fate is unknown, and records that a target refused
+    within the last day after it had accepted them."""
     name = f"{stream.integration}.{stream.name}"
     failures = home.runs.state(stream.integration, stream.name).consecutive_failures
     unknown = home.failures.count(FailureQuery(stream.integration, stream.name, outcome="unknown"))
+    since = home.clock.now() - timedelta(seconds=LAST_LOOK)
+    refused = home.confirmations.refused(stream.integration, stream.name, since)
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(refused.items()))
     changed = 0
     for alert, raised, text in (
         (f"{name}.failing", failures >= alert_after, f"{failures} runs failed in a row" if failures else "it runs"),
         (f"{name}.unknown", unknown > 0, f"{unknown} records of unknown fate" if unknown else "none is left"),
+        (f"{name}.refused_later", bool(refused), f"accepted, then refused: {reasons}" if refused else "none for a day"),
     ):
         if home.alerts.change(alert, raised, text):
             tell(AlertChange(alert, raised, text))

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from infra.gcp.confirmations import GoogleConfirmations
 from infra.gcp.cutting import cut
 from infra.gcp.errors import Conflict
 from infra.gcp.failures import GoogleFailures
@@ -22,7 +23,7 @@ from infra.gcp.ledger import GoogleLedger
 from infra.gcp.names import both, document_id
 from infra.gcp.store import COMMIT_BYTES, Document, Path, Query, Store, Write, instant
 from shared.errors import Fenced, Leased, StoreUnavailable
-from shared.ports import Batch, Clock, Settlement
+from shared.ports import Batch, Clock, Closure, Failure, Settlement
 
 TIME_TO_LIVE: Final = timedelta(seconds=60)
 PUBLISHED_AT_ONCE: Final = 300
@@ -42,10 +43,18 @@ class Hand:
 
 
 class GoogleBatches:
-    def __init__(self, store: Store, ledger: GoogleLedger, failures: GoogleFailures, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        ledger: GoogleLedger,
+        failures: GoogleFailures,
+        confirmations: GoogleConfirmations,
+        clock: Clock,
+    ) -> None:
         self._store = store
         self._ledger = ledger
         self._failures = failures
+        self._confirmations = confirmations
         self._clock = clock
         self._hands: dict[tuple[str, str], Hand] = {}
         self._lock = threading.Lock()
@@ -121,6 +130,27 @@ class GoogleBatches:
         found = self._store.get(_path(batch))
         return None if found is None else _batch(found)
 
+    def refuse_later(self, request: str, failures: Sequence[Failure]) -> int:
+        if not failures:
+            return 0
+        integration, stream = failures[0].integration, failures[0].stream
+        taken: list[Failure] = []
+        for _ in self._store.patience.tries():
+            cells = self._ledger.refusing(integration, stream, request, {each.key: each.version for each in failures})
+            if not cells:
+                # None was under the request, or those of the try before came through, and only the answer was lost.
+                return len(taken)
+            taken = [failure for failure in failures if failure.key in cells]
+            told = [Closure(each.id, each.batch, each.place, each.outcome) for each in taken]
+            room = COMMIT_BYTES - sum(write.size for write in cells.values())
+            others = self._failures.changes(taken, (), "", taken[0].last_at, room=room, told=told)
+            try:
+                self._store.commit([*cells.values(), *others])
+            except Conflict:
+                continue
+            return len(taken)
+        raise StoreUnavailable("what was refused later: others kept getting in between")
+
     def _each(self, query: Query) -> Iterator[Batch]:
         return map(_batch, self._store.each(query))
 
@@ -136,9 +166,10 @@ class GoogleBatches:
         if settlement.settled:
             fields["waiting"] = []
         cells = self._ledger.applying(batch.integration, batch.stream, settlement.cells)
+        awaited = self._confirmations.adding(settlement.awaited)
 
         def others() -> list[Write]:
-            writes = cells()
+            writes = cells() + awaited()
             room = COMMIT_BYTES - BATCH_BYTES - sum(write.size for write in writes)
             return writes + self._failures.changes(
                 settlement.failures, settlement.closures, settlement.run, settlement.at, room=room

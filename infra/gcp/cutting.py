@@ -1,7 +1,8 @@
 """Cuts a settlement that is too large for one commit.
 
 Outcomes are letters, one per record, so a part that decides some records and leaves the others as they stand is true by
-itself. What belongs to one key stays together: its cell, its failures, the failures it closes, and its letters.
+itself. What belongs to one key stays together: its cell, its failures, the failures it closes, and its letters. What a
+request carried is true whatever is known of its records; requests come first, so that none is forgotten.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from shared.confirm import Awaited
 from shared.ledger import Cell
 from shared.ports import Batch, Closure, Failure, Settlement
 
@@ -18,6 +20,7 @@ CELL_BYTES: Final = 700
 """What a cell takes in a commit besides its texts: field names, the path of its document."""
 FAILURE_BYTES: Final = 2_500
 CLOSURE_BYTES: Final = 1_500
+AWAITED_BYTES: Final = 1_500
 LARGEST_DATA: Final = 710_000
 """Larger data is kept in a blob."""
 
@@ -28,13 +31,14 @@ class KnowsKeys(Protocol):
 
 
 class Unit:
-    """All that a settlement says of one key."""
+    """All that a settlement says of one key, or one request."""
 
     def __init__(self) -> None:
         self.places: list[int] = []
         self.cells: list[Cell] = []
         self.failures: list[Failure] = []
         self.closures: list[Closure] = []
+        self.awaited: list[Awaited] = []
 
     @property
     def size(self) -> int:
@@ -42,6 +46,7 @@ class Unit:
             sum(_cell_size(cell) for cell in self.cells)
             + sum(_failure_size(failure) for failure in self.failures)
             + CLOSURE_BYTES * len(self.closures)
+            + sum(map(_awaited_size, self.awaited))
         )
 
 
@@ -49,7 +54,8 @@ def cut(settlement: Settlement, batch: Batch, stored: str, failures: KnowsKeys, 
     """The settlement in parts of at most `room` bytes, the whole one if that is small enough. `stored` is the outcomes
     as they stand. All but the last part keep the batch in hand."""
     size = sum(map(_cell_size, settlement.cells)) + sum(map(_failure_size, settlement.failures))
-    if size + CLOSURE_BYTES * len(settlement.closures) <= room:
+    size += CLOSURE_BYTES * len(settlement.closures) + sum(map(_awaited_size, settlement.awaited))
+    if size <= room:
         yield settlement
         return
     letters = list(stored)
@@ -62,6 +68,7 @@ def cut(settlement: Settlement, batch: Batch, stored: str, failures: KnowsKeys, 
             cells=[cell for unit in units for cell in unit.cells],
             failures=[failure for unit in units for failure in unit.failures],
             closures=[closure for unit in units for closure in unit.closures],
+            awaited=[awaited for unit in units for awaited in unit.awaited],
         )
         if number < len(parts):
             part = msgspec.structs.replace(part, outcomes="".join(letters), settled=False, keep=True)
@@ -69,6 +76,10 @@ def cut(settlement: Settlement, batch: Batch, stored: str, failures: KnowsKeys, 
 
 
 def _units(settlement: Settlement, batch: Batch, failures: KnowsKeys) -> list[Unit]:
+    requests = []
+    for awaited in settlement.awaited:
+        requests.append(Unit())
+        requests[-1].awaited.append(awaited)
     units: dict[str, Unit] = {}
     for cell in settlement.cells:
         units.setdefault(cell.key, Unit()).cells.append(cell)
@@ -80,7 +91,7 @@ def _units(settlement: Settlement, batch: Batch, failures: KnowsKeys) -> list[Un
     for place, key in enumerate(batch.keys):
         if key in units:
             units[key].places.append(place)
-    return list(units.values())
+    return [*requests, *units.values()]
 
 
 def _packed(units: list[Unit], room: int) -> Iterator[list[Unit]]:
@@ -97,6 +108,10 @@ def _packed(units: list[Unit], room: int) -> Iterator[list[Unit]]:
 
 def _cell_size(cell: Cell) -> int:
     return CELL_BYTES + len(msgspec.json.encode(cell))
+
+
+def _awaited_size(awaited: Awaited) -> int:
+    return AWAITED_BYTES + 2 * len(awaited.id) + len(awaited.batch)
 
 
 def _failure_size(failure: Failure) -> int:

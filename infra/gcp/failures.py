@@ -85,8 +85,10 @@ class GoogleFailures:
         at: datetime,
         *,
         room: int = COMMIT_BYTES,
+        told: Sequence[Closure] = (),
     ) -> list[Write]:
-        """The writes that open or close these failures, and tell the batches that fetched the records.
+        """The writes that open or close these failures, and tell the batches that fetched the records; `told` is what
+        they are told in any case.
 
         What is open already goes on as `failed_again` says; what is not open is not closed again. Data for which there
         is no room goes into blobs, the largest first.
@@ -95,7 +97,7 @@ class GoogleFailures:
         stored = self._store.get_all(paths.values())
         present = {id: self._failure(stored[path], whole=False) for id, path in paths.items() if path in stored}
         opened: dict[str, Failure] = {}
-        amended: list[Closure] = []
+        amended = list(told)
         for failure in failures:
             earlier = present.get(failure.id)
             failure = failed_again(earlier, failure) if earlier else failure

@@ -14,6 +14,7 @@ from infra.gcp.books import GoogleBooks
 from infra.gcp.bus import GoogleBus
 from infra.gcp.calls import Lazy, Patience
 from infra.gcp.clients import connect_firestore, connect_publisher, connect_scheduler, connect_storage
+from infra.gcp.confirmations import GoogleConfirmations
 from infra.gcp.counting import CountedBlobs, Meter
 from infra.gcp.failures import GoogleFailures
 from infra.gcp.leases import GoogleLeases
@@ -65,15 +66,17 @@ class GoogleHome:
         )
         self.failures = GoogleFailures(self.store, kept)
         ledger = GoogleLedger(self.store)
+        confirmations = GoogleConfirmations(self.store)
         leases = GoogleLeases(self.store, self.clock)
         stored = scheduler is None and bool(os.environ.get("FIRESTORE_EMULATOR_HOST"))
         self.ports = Home(
             leases=leases,
             runs=GoogleRuns(self.store, leases, ledger, self.failures),
-            batches=GoogleBatches(self.store, ledger, self.failures, self.clock),
+            batches=GoogleBatches(self.store, ledger, self.failures, confirmations, self.clock),
             books=GoogleBooks(self.store),
             ledger=ledger,
             failures=self.failures,
+            confirmations=confirmations,
             bus=GoogleBus(project, publisher, self.patience, self.meter),
             blobs=kept,
             schedule=StoredSchedule(self.store, self.clock)

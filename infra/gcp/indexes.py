@@ -2,7 +2,8 @@
 
 Every field is indexed unless told otherwise, and an index on something that only grows holds a collection down to 500
 writes a second; so single fields are indexed only where they are asked for, and each question with an order has an
-index of its own. The two that end in an instant are per run or per stream, of which none commits 500 batches a second.
+index of its own. Those that end in an instant are per run, stream or integration, of which none commits 500 batches a
+second.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class Index(NamedTuple):
 
 FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "alerts": ("raised",),
+    "awaited": ("waiting",),
     "batches": ("run", "of", "waiting", "lane"),
     "cells": (),
     "failures": ("integration", "of", "key", "outcome", "number", "http_status", "open"),
@@ -33,6 +35,10 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
 
 EXEMPT: Final[dict[str, tuple[str, ...]]] = {
     "alerts": ("name", "at", "text", "mark"),
+    "awaited": (
+        "id", "integration", "stream", "batch", "records", "sent_at", "look_at", "looks", "state", "refused", "repeats",
+        "warnings", "ended_at", "refusing", "expires_at",
+    ),
     "batches": (
         "id", "integration", "stream", "kind", "state", "outcomes", "amended", "idents", "rules", "blob", "offset",
         "length", "committed_at", "published_at", "touched_at", "attempt", "attempts", "until", "mark",
@@ -47,6 +53,10 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
 """The fields whose single-field index is switched off: every other one that is written."""
 
 COMPOSITE: Final[tuple[Index, ...]] = (
+    Index("awaited", (("integration", "ASCENDING"), ("ended_at", "ASCENDING"))),
+    Index("awaited", (("refusing", "ASCENDING"), ("ended_at", "ASCENDING"))),
+    Index("awaited", (("waiting", "ASCENDING"), ("look_at", "ASCENDING"))),
+    Index("awaited", (("waiting", "ASCENDING"), ("records", "ASCENDING"))),
     Index("batches", (("of", "ASCENDING"), ("committed_at", "ASCENDING"))),
     Index("batches", (("run", "ASCENDING"), ("committed_at", "ASCENDING"))),
     Index("batches", (("waiting", "CONTAINS"), ("committed_at", "ASCENDING"))),
@@ -55,5 +65,6 @@ COMPOSITE: Final[tuple[Index, ...]] = (
     Index("runs", (("of", "ASCENDING"), ("kind", "ASCENDING"), ("fetched", "ASCENDING"))),
 )
 
-TIME_TO_LIVE: Final[dict[str, str]] = {"failures": "expires_at"}
-"""The field of each collection after whose time Firestore removes a document: closed failures only."""
+TIME_TO_LIVE: Final[dict[str, str]] = {"awaited": "expires_at", "failures": "expires_at"}
+"""The field of each collection after whose time Firestore removes a document: requests that have ended and closed
+failures only."""

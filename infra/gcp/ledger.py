@@ -16,7 +16,7 @@ import msgspec
 
 from infra.gcp.names import document_id, key_id
 from infra.gcp.store import Document, Path, Query, Store, Write
-from shared.ledger import Cell
+from shared.ledger import Cell, refused_later
 
 CELL: Final = "cell"
 REMEMBERED: Final = 5_000
@@ -64,6 +64,17 @@ class GoogleLedger:
         """Gives the writes that mark the failed versions of these cells, each time as of now. A cell that is there
         already stays as it is but for this mark."""
         return self._writing(integration, stream, cells, _mark)
+
+    def refusing(self, integration: str, stream: str, request: str, versions: Mapping[str, str]) -> dict[str, Write]:
+        """By key, the writes of the cells whose version is refused after it was accepted by a request, as of now."""
+        known = self._read(cell_path(integration, stream, key) for key in versions)
+        writes = {}
+        for path, each in known.items():
+            version = versions.get(each.cell.key, "") if each.cell is not None else ""
+            cell = refused_later(each.cell, request, version)
+            if cell is not None:
+                writes[cell.key] = Write(path, _fields(cell), "update", each.version)
+        return writes
 
     def _writing(
         self, integration: str, stream: str, cells: Sequence[Cell], merge: Callable[[Cell, Cell], Cell]

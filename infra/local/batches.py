@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from infra.local.confirmations import add_awaited
 from infra.local.database import Database
 from infra.local.failures import close_failures, upsert_failures
 from infra.local.ledger import LocalLedger
@@ -17,8 +18,9 @@ from infra.local.owners import Owners
 from infra.local.schema import instant, micros
 from shared.accounting import Counts, Entries
 from shared.errors import Fenced, Leased, StoreUnavailable
+from shared.ledger import refused_later
 from shared.outcome import LETTERS
-from shared.ports import Batch, Closure, Run, Settlement
+from shared.ports import Batch, Closure, Failure, Run, Settlement
 
 _FIELDS = (
     "id, run, integration, stream, kind, lane, state, published_at, attempt, attempts, committed_at, touched_at, "
@@ -86,6 +88,7 @@ class LocalBatches:
             changed = upsert_failures(connection, settlement.failures)
             closed = close_failures(connection, settlement.closures, settlement.run, settlement.at)
             amend_batches(connection, [*changed, *closed])
+            add_awaited(connection, settlement.awaited)
 
         self._database.write(work)
         if not settlement.keep:
@@ -121,6 +124,26 @@ class LocalBatches:
 
     def get(self, batch: str) -> Batch | None:
         return next(self._each("id = ?", (batch,)), None)
+
+    def refuse_later(self, request: str, failures: Sequence[Failure]) -> int:
+        if not failures:
+            return 0
+        integration, stream = failures[0].integration, failures[0].stream
+
+        def work(connection: sqlite3.Connection) -> int:
+            stored = self._ledger.read(connection, integration, stream, [failure.key for failure in failures])
+            cells, taken = [], []
+            for failure in failures:
+                cell = refused_later(stored.get(failure.key), request, failure.version)
+                if cell is not None:
+                    cells.append(cell)
+                    taken.append(failure)
+            self._ledger.put(connection, integration, stream, cells)
+            upsert_failures(connection, taken)
+            amend_batches(connection, [Closure(each.id, each.batch, each.place, each.outcome) for each in taken])
+            return len(taken)
+
+        return self._database.write(work)
 
     def _each(self, where: str, values: tuple[Any, ...]) -> Iterator[Batch]:
         last = 0

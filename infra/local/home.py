@@ -10,6 +10,7 @@ from infra.local.alerts import LocalAlerts
 from infra.local.batches import LocalBatches, LocalBooks
 from infra.local.blobs import LocalBlobs
 from infra.local.bus import LocalBus
+from infra.local.confirmations import LocalConfirmations
 from infra.local.database import Database
 from infra.local.failures import LocalFailures
 from infra.local.leases import LocalLeases
@@ -47,6 +48,7 @@ class EmbeddedHome:
             books=LocalBooks(self.state),
             ledger=ledger,
             failures=LocalFailures(self.state),
+            confirmations=LocalConfirmations(self.state),
             bus=self.bus,
             blobs=LocalBlobs(folder / "blobs"),
             schedule=LocalSchedule(self.state, self.clock),

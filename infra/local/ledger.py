@@ -33,19 +33,25 @@ class LocalLedger:
         self._lock = threading.Lock()
 
     def cells(self, integration: str, stream: str, keys: Sequence[str]) -> dict[str, Cell]:
-        found: dict[str, Cell] = {}
         with self._database.reading() as connection:
-            number = self._number(connection, integration, stream)
-            if number is None:
-                return found
-            for start in range(0, len(keys), _AT_ONCE):
-                part = keys[start : start + _AT_ONCE]
-                rows = connection.execute(
-                    f"SELECT {_COLUMNS} FROM cells WHERE stream = ? AND key IN ({','.join('?' * len(part))})",
-                    (number, *part),
-                )
-                for row in rows:
-                    found[row[0]] = _cell(row)
+            return self.read(connection, integration, stream, keys)
+
+    def read(
+        self, connection: sqlite3.Connection, integration: str, stream: str, keys: Sequence[str]
+    ) -> dict[str, Cell]:
+        """The cells of these keys as a transaction sees them."""
+        found: dict[str, Cell] = {}
+        number = self._number(connection, integration, stream)
+        if number is None:
+            return found
+        for start in range(0, len(keys), _AT_ONCE):
+            part = keys[start : start + _AT_ONCE]
+            rows = connection.execute(
+                f"SELECT {_COLUMNS} FROM cells WHERE stream = ? AND key IN ({','.join('?' * len(part))})",
+                (number, *part),
+            )
+            for row in rows:
+                found[row[0]] = _cell(row)
         return found
 
     def scan(self, integration: str, stream: str) -> Iterator[Cell]:

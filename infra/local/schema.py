@@ -33,6 +33,13 @@ CREATE TABLE IF NOT EXISTS failures (
     key TEXT NOT NULL, version TEXT NOT NULL, outcome TEXT NOT NULL, number INTEGER NOT NULL, http_status INTEGER,
     first_at INTEGER NOT NULL, last_at INTEGER NOT NULL, closed_at INTEGER, doc TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS failures_open ON failures (integration, stream, key) WHERE closed_at IS NULL;
+CREATE TABLE IF NOT EXISTS awaited (
+    id TEXT NOT NULL, integration TEXT NOT NULL, stream TEXT NOT NULL, batch TEXT NOT NULL, records INTEGER NOT NULL,
+    sent_at INTEGER NOT NULL, look_at INTEGER NOT NULL, looks INTEGER NOT NULL, state TEXT NOT NULL,
+    refused TEXT NOT NULL, repeats INTEGER NOT NULL, warnings TEXT NOT NULL, ended_at INTEGER,
+    UNIQUE (integration, stream, id));
+CREATE INDEX IF NOT EXISTS awaited_due ON awaited (integration, stream, look_at) WHERE state = 'pending';
+CREATE INDEX IF NOT EXISTS awaited_ended ON awaited (integration, ended_at) WHERE ended_at IS NOT NULL;
 CREATE TABLE IF NOT EXISTS schedules (
     integration TEXT PRIMARY KEY, paused INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS alerts (

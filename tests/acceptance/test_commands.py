@@ -87,11 +87,12 @@ def test_status_has_the_documented_keys(used: Hub) -> None:
 
     assert found.keys() >= {
         *OF_A_STREAM,
-        *("state", "last_run", "cursor", "lease", "open_failures", "next_run"),
+        *("state", "last_run", "cursor", "lease", "open_failures", "next_run", "confirmation"),
         *COUNTS,
     }
     assert found["open_failures"] == len(used.failures())
     assert (found["state"], found["lease"], found["pending"]) == ("settled", None, 0)
+    assert found["confirmation"] == {"pending_requests": 0, "pending_records": 0, "refused": {}}
 
 
 def test_runs_are_listed_newest_first_and_one_is_shown_whole(used: Hub) -> None:

@@ -113,6 +113,15 @@ class LeaksTheCells(Around):
             raise
 
 
+class LeaksTheRequests(Around):
+    def settle(self, settlement: Settlement) -> None:
+        try:
+            self.inner.settle(settlement)
+        except Exception:
+            make.settle_another(self.home, settlement.awaited)
+            raise
+
+
 class LeaksTheFailures(Around):
     def settle(self, settlement: Settlement) -> None:
         try:
@@ -166,6 +175,7 @@ def everything(world: World, batch: Batch) -> dict[str, Any]:
         "attempts": stored.attempts,
         "cells": home.ledger.cells(SHOP, CUSTOMERS, batch.keys),
         "failures": sorted((f.id, f.closed_as) for f in home.failures.find(FailureQuery(SHOP, include_closed=True))),
+        "awaited": home.confirmations.pending(SHOP, CUSTOMERS),
     }
 
 
@@ -184,6 +194,7 @@ def settlement_of_every_part(world: World, attempt: str) -> tuple[Batch, Settlem
         failures=[make.failure(batch, 2, outcome=Outcome.REJECTED)],
         closures=[make.closure(make.failure(old))],
         at=START + timedelta(seconds=5),
+        awaited=[make.awaited(batch)],
     )
 
 
@@ -417,6 +428,7 @@ def check_progress_keeps_the_batch(world: World) -> None:
     breaks("drops the cells", batches=leaving_out(cells=())),
     breaks("drops the failures", batches=leaving_out(failures=())),
     breaks("drops the closures", batches=leaving_out(closures=())),
+    breaks("drops the requests", batches=leaving_out(awaited=())),
     breaks("drops the outcomes", batches=leaving_out(outcomes="...")),
     breaks("drops the attempts", batches=leaving_out(attempts=0)),
     breaks("drops the time", batches=answering("get", lambda b: b and msgspec.structs.replace(b, touched_at=None))),
@@ -430,6 +442,7 @@ def check_a_settlement_writes_every_part(world: World) -> None:
     assert (stored["outcomes"], stored["attempts"]) == ("d.r", 4)
     assert stored["cells"] == {"0-0": make.cell("0-0")}
     assert sorted(closed_as for _, closed_as in stored["failures"]) == ["", "delivered"]
+    assert stored["awaited"] == (1, 2)
     old = world.there.batches.get("customers-1.8")
     assert old is not None
     assert (old.outcomes, old.present) == ("iii", "dii")
@@ -444,6 +457,7 @@ def check_a_settlement_writes_every_part(world: World) -> None:
     breaks("takes it from anybody", batches=swallowing("settle", Fenced)),
     breaks("leaves the cells behind", batches=LeaksTheCells),
     breaks("leaves the failures behind", batches=LeaksTheFailures),
+    breaks("leaves the requests behind", batches=LeaksTheRequests),
 )
 def check_a_fenced_settlement_leaves_nothing_behind(world: World) -> None:
     batch, settlement = settlement_of_every_part(world, "one")

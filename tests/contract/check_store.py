@@ -15,7 +15,9 @@ from tests.contract.world import START, TOPIC, World
 BATCH = make.batch()
 NEED_NO_STORE = {"batches.let_go"}
 """Whoever has nothing in hand lets go of nothing, with a store or without."""
-PORTS = ("leases", "runs", "batches", "books", "ledger", "failures", "bus", "blobs", "schedule", "alerts")
+PORTS = (
+    "leases", "runs", "batches", "books", "ledger", "failures", "confirmations", "bus", "blobs", "schedule", "alerts",
+)  # fmt: skip
 
 
 def calls(home: Home, lease: Lease) -> dict[str, Callable[[], Any]]:
@@ -39,6 +41,7 @@ def calls(home: Home, lease: Lease) -> dict[str, Callable[[], Any]]:
         "batches.of_run": lambda: list(home.batches.of_run(BATCH.run)),
         "batches.unsettled": lambda: list(home.batches.unsettled(SHOP)),
         "batches.get": lambda: home.batches.get(BATCH.id),
+        "batches.refuse_later": lambda: home.batches.refuse_later("q", [make.failure(BATCH)]),
         "batches.naming": lambda: list(home.batches.naming(SHOP, CUSTOMERS, "0-0")),
         "books.counts": lambda: home.books.counts(BATCH.run),
         "books.rules": lambda: home.books.rules(BATCH.run),
@@ -50,6 +53,11 @@ def calls(home: Home, lease: Lease) -> dict[str, Callable[[], Any]]:
         "failures.find": lambda: list(home.failures.find(FailureQuery(SHOP))),
         "failures.count": lambda: home.failures.count(FailureQuery(SHOP)),
         "failures.remove_closed": lambda: home.failures.remove_closed(SHOP, START),
+        "confirmations.due": lambda: list(home.confirmations.due(SHOP, CUSTOMERS, START)),
+        "confirmations.note": lambda: home.confirmations.note(make.awaited(BATCH)),
+        "confirmations.pending": lambda: home.confirmations.pending(SHOP, CUSTOMERS),
+        "confirmations.refused": lambda: home.confirmations.refused(SHOP, CUSTOMERS),
+        "confirmations.remove_ended": lambda: home.confirmations.remove_ended(SHOP, START),
         "bus.publish": lambda: home.bus.publish(TOPIC, [Message(b"x", "a")]),
         "bus.carries": lambda: home.bus.carries(TOPIC, [BATCH.id]),
         "blobs.write": lambda: home.blobs.write("b", b"x"),

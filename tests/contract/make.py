@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from shared.confirm import Awaited
 from shared.ledger import Cell
 from shared.outcome import Outcome
 from shared.ports import Batch, Closure, Failure, Home, Run, RunKind, Settlement, lease_name
@@ -97,6 +98,21 @@ def cell(key: str, version: str = "v1", **fields: Any) -> Cell:
     return filled(Cell, fields, key=key, version=version, hash="h", target_id="7", run="r", at=START)
 
 
+def awaited(of: Batch, request: str = "q1", **fields: Any) -> Awaited:
+    """A request that carried two records of a batch, and is due half an hour after it."""
+    return filled(
+        Awaited,
+        fields,
+        id=request,
+        integration=of.integration,
+        stream=of.stream,
+        batch=of.id,
+        records=2,
+        sent_at=START,
+        look_at=START + timedelta(minutes=30),
+    )
+
+
 def settlement(of: Batch, attempt: str, outcomes: str, **fields: Any) -> Settlement:
     """What an attempt came to: settled unless told otherwise."""
     return filled(
@@ -130,6 +146,14 @@ def commit_batch(home: Home, outcomes: str = "...", number: int = 0, of: Run | N
     made = batch(number, of, outcomes, **fields)
     commit(home, of, batches=[made])
     return made
+
+
+def settle_another(home: Home, awaited: Sequence[Awaited], number: int = 50, **parts: Any) -> Batch:
+    """Settles a batch of its own, which waits for these requests."""
+    of = commit_batch(home, "...", number, run(number))
+    home.batches.begin(of.id, "one")
+    home.batches.settle(settlement(of, "one", "ddd", awaited=awaited, **parts))
+    return of
 
 
 def commit_cells(home: Home, cells: Sequence[Cell], of: Run | None = None) -> None:

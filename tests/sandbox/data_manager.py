@@ -32,9 +32,9 @@ KINDS = ("userData", "pairData", "mobileData", "userIdData", "ppidData", "compos
 
 
 class DataManager(Target):
-    """`events` are those that count, `taken` how often each event was, or each member since it left; `members` who is
-    in each audience, `refused_destination` a reason that every destination is refused for, `bad` a test's own judgement
-    of a record: field and reason, or None."""
+    """`events` are those that count (`counting` holds what they are known by), `taken` how often each event was, or
+    each member since it left; `members` who is in each audience, `refused_destination` a reason that every destination
+    is refused for, `bad` a test's own judgement of a record: field and reason, or None."""
 
     name: ClassVar[str] = "data_manager"
 
@@ -43,6 +43,7 @@ class DataManager(Target):
         self.quotas = {"ingest": Quota(PER_MINUTE, PER_DAY), "read": Quota(PER_MINUTE, PER_DAY)}
         self.events: list[Row] = []
         self.taken: Counter[tuple[str, ...]] = Counter()
+        self.counting: set[tuple[str, ...]] = set()
         self.members: dict[str, set[str]] = {}
         self.statuses_of: dict[str, Row] = {}
         self.processing = 1_800.0
@@ -168,12 +169,13 @@ class DataManager(Target):
         elif gclid:
             key, reason = (where, "click", f"{gclid} {at}"), "DUPLICATE_GCLID"
         self.taken[key] += 1
-        if self.taken[key] > 1 and reason:
+        if reason and key in self.counting:
             return reason
         if self.clock() - datetime.fromisoformat(at).timestamp() > OLDEST:
             return "EVENT_TOO_OLD"
         if later := self.later(event):
             return later
+        self.counting.add(key)
         self.events.append(event | {"destination": where})
         return ""
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from infra.systems.data_manager import Confirmation, look_again
-from infra.systems.data_manager.status import FIRST_LOOK, LAST_LOOK, confirmation
+from infra.systems.data_manager.status import confirmation
+from shared.confirm import Confirmation
 from shared.errors import ConfigError, ProtocolError, TransientError
 from shared.outcome import Outcome
 from shared.ports import Change
@@ -33,7 +33,7 @@ def test_what_failed_later_is_counted_by_reason() -> None:
         found = sink.confirm(first.target_id)
     assert (found.state, found.records) == ("partial", 6)
     assert found.refused == {"INVALID_GCLID": 1, "DENIED_CONSENT": 1, "INTERNAL_ERROR": 1, "EVENT_TOO_OLD": 1}
-    assert found.may_pass == 1
+    assert found.passing == {"INTERNAL_ERROR"}
 
 
 def test_repeats_are_there_already_and_confirmed() -> None:
@@ -70,6 +70,10 @@ def counted(reason: str, count: int) -> Row:
     return {"errorInfo": {"errorCounts": [{"reason": reason, "recordCount": str(count)}]}}
 
 
+ODD = counted("NO_CONSENT", 2)
+SEVEN = {"eventsIngestionStatus": {"recordCount": "7"}}
+
+
 @pytest.mark.parametrize(
     ("statuses", "state"),
     [
@@ -79,6 +83,9 @@ def counted(reason: str, count: int) -> Row:
         ([status("SOMETHING_NEW")], "pending"),
         ([status("SUCCESS"), status("FAILED")], "partial"),
         ([status("FAILED"), status("FAILURE")], "failed"),
+        ([status("FAILED", **counted("NO_CONSENT", 7), **SEVEN)], "failed"),
+        ([status("FAILED", **counted("NO_CONSENT", 6), **SEVEN)], "partial"),
+        ([status("FAILED"), status("FAILED", **counted("DUPLICATE_GCLID", 2)), status("FAILED", **ODD)], "partial"),
         ([status("PARTIAL_SUCCESS")], "partial"),
         ([status("FAILED", **counted("PROCESSING_ERROR_REASON_DUPLICATE_GCLID", 2))], "confirmed"),
     ],
@@ -112,13 +119,6 @@ def test_an_odd_status_is_an_error_and_no_confirmation(odd: Any) -> None:
 def test_a_status_that_is_not_answered_may_be_asked_for_again() -> None:
     with answering(reply(503)) as (_, sink), pytest.raises(TransientError):
         sink.confirm("t-1")
-
-
-def test_a_request_is_looked_at_for_a_day_with_growing_waits() -> None:
-    looks = [look_again(each) for each in range(9)]
-    assert looks[:3] == [FIRST_LOOK, 2 * FIRST_LOOK, 4 * FIRST_LOOK]
-    assert looks[6:] == [LAST_LOOK, None, None]
-    assert [each for each in looks if each] == sorted(each for each in looks if each)
 
 
 # Settings

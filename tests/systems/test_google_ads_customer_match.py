@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from infra.systems.google_ads.customer_match import Job
+from shared.confirm import Confirmation
 from shared.errors import (
     MALFORMED,
     NOT_HASHED,
@@ -151,14 +151,16 @@ def test_a_request_that_is_refused_as_a_whole_is_narrowed_down() -> None:
 def test_a_job_is_pending_and_then_confirmed_or_failed() -> None:
     with account(**MATCH) as (system, sink, time):
         (first,) = verdicts(sink.write(members(1)))
-        assert sink.confirm(first.target_id) == Job(first.target_id, "pending")
+        assert sink.confirm(first.target_id) == Confirmation(first.target_id, "pending")
         time.now += system.processing
-        assert sink.confirm(first.target_id) == Job(first.target_id, "confirmed")
+        assert sink.confirm(first.target_id) == Confirmation(first.target_id, "confirmed")
         system.failure_of_jobs = "NEWLY_OBSERVED_USER_LIST"
-        assert sink.confirm(first.target_id) == Job(first.target_id, "failed", "NEWLY_OBSERVED_USER_LIST")
+        assert sink.confirm(first.target_id) == Confirmation(
+            first.target_id, "failed", refused={"NEWLY_OBSERVED_USER_LIST": 0}
+        )
         nobody = "customers/1234567890/offlineUserDataJobs/99"
-        assert sink.confirm(nobody) == Job(nobody, "gone")
-        assert sink.confirm("x' OR 'x' = 'x") == Job("x' OR 'x' = 'x", "gone")
+        assert sink.confirm(nobody) == Confirmation(nobody, "gone")
+        assert sink.confirm("x' OR 'x' = 'x") == Confirmation("x' OR 'x' = 'x", "gone")
 
 
 @pytest.mark.parametrize(

@@ -513,7 +513,7 @@ class GuardedSource:
         pass
 
 
-_GUARDED: Final = ("leases", "runs", "batches", "books", "ledger", "failures", "bus", "blobs")
+_GUARDED: Final = ("leases", "runs", "batches", "books", "ledger", "failures", "confirmations", "bus", "blobs")
 
 
 @dataclass

@@ -15,9 +15,11 @@ from infra.gcp.cutting import cut
 from infra.gcp.failures import INLINE_BYTES
 from infra.gcp.names import document_id, key_id
 from infra.gcp.store import COMMIT_BYTES, Store, Write
+from shared.confirming import PORTION
 from shared.errors import ConfigError, StoreUnavailable
 from shared.outcome import Outcome
 from shared.ports import Batch, Failure, FailureQuery, Settlement
+from shared.stream import MESSAGE_BYTES
 from tests.contract import make
 from tests.emulators import Emulators
 from tests.unit.gcp_homes import Hub
@@ -85,6 +87,43 @@ def test_each_part_of_a_settlement_is_true_by_itself() -> None:
     for name in ("cells", "failures", "closures"):
         written = [each for part in parts for each in getattr(part, name)]
         assert sorted(written, key=str) == sorted(getattr(settlement, name), key=str)
+
+
+def test_requests_are_cut_too_and_none_is_left_out() -> None:
+    batch = make.batch(outcomes="...")
+    cells = [make.cell(key) for key in batch.keys]
+    awaited = [make.awaited(batch, f"{number} {'q' * 200}", records=1) for number in range(9)]
+    settlement = make.settlement(batch, "one", "ddd", cells=cells, awaited=awaited)
+    parts = list(cut(settlement, batch, "...", Keys({}), 4500))
+    assert [each for part in parts for each in part.awaited] == awaited
+    assert [each for part in parts for each in part.cells] == cells
+    assert [part.outcomes for part in parts[:-1] if not part.cells] == ["..."] * sum(not part.cells for part in parts)
+    assert (parts[-1].outcomes, parts[-1].settled) == ("ddd", True)
+
+
+def test_a_request_for_each_record_of_a_large_batch_is_written(hub: Hub) -> None:
+    home = hub.home()
+    batch = make.commit_batch(home.ports, "." * 3000)
+    home.ports.batches.begin(batch.id, "one")
+    sizes = commits(home.store)
+    awaited = [make.awaited(batch, f"customers/1/offlineUserDataJobs/{n}", records=1) for n in range(3000)]
+    home.ports.batches.settle(make.settlement(batch, "one", "d" * 3000, awaited=awaited))
+    assert len(sizes) > 1 and max(sizes) <= COMMIT_BYTES
+    assert home.ports.confirmations.pending(make.SHOP, make.CUSTOMERS) == (3000, 3000)
+
+
+def test_what_is_refused_later_may_be_as_large_as_a_batch(hub: Hub) -> None:
+    home = hub.home()
+    batch = make.commit_batch(home.ports, "." * PORTION)
+    home.ports.batches.begin(batch.id, "one")
+    cells = [make.cell(key, target_id="q") for key in batch.keys]
+    home.ports.batches.settle(make.settlement(batch, "one", "d" * PORTION, cells=cells))
+    sizes = commits(home.store)
+    data = {"long": "x" * (MESSAGE_BYTES // PORTION)}
+    failures = [make.failure(batch, place, outcome=Outcome.REJECTED, data=data) for place in range(PORTION)]
+    assert home.ports.batches.refuse_later("q", failures) == PORTION
+    assert len(sizes) == 1 and sizes[0] <= COMMIT_BYTES
+    assert list(hub.blobs.names("failures/")) == []
 
 
 def test_a_part_larger_than_the_room_stands_alone() -> None:

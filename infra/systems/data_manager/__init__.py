@@ -9,9 +9,8 @@ from typing import Final
 
 from infra.systems import Connection, one_of
 from infra.systems.data_manager.ingest import Audience, Events
-from infra.systems.data_manager.status import Confirmation, look_again
 
-__all__ = ["Audience", "Confirmation", "Events", "look_again", "open_sink"]
+__all__ = ["Audience", "Events", "open_sink"]
 
 _SINKS: Final[dict[str, type[Audience] | type[Events]]] = {"audience": Audience, "events": Events}
 

@@ -36,7 +36,8 @@ from infra.http import InDoubtError
 from infra.narrowing import Refusal, narrowed, refused
 from infra.systems import Connection
 from infra.systems.data_manager.content import check_event, check_member
-from infra.systems.data_manager.status import Confirmation, confirmation
+from infra.systems.data_manager.status import confirmation
+from shared.confirm import Confirmation
 from shared.errors import REFUSED, UNDOCUMENTED_ANSWER, AuthError, ConfigError, ProtocolError
 from shared.outcome import Answer, CannotAsk, Probe, Verdict, delivered, unknown
 from shared.ports import Change

@@ -7,50 +7,18 @@ id is asked for after the run, by whoever sweeps, until it is no longer pending.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final, Literal
-
-import msgspec
+from typing import Any, Final
 
 from infra.google_api import whole
-
-FIRST_LOOK: Final = 1_800.0
-LAST_LOOK: Final = 86_400.0
-"""Seconds after the request. The guide advises half an hour first, then ever longer waits, for a day at most."""
+from shared.confirm import Confirmation, State
 
 REPEATS: Final = frozenset(("DUPLICATE_GCLID", "DUPLICATE_TRANSACTION_ID"))
 """The destination has them already, which is what was wanted."""
 MAY_PASS: Final = frozenset(("INTERNAL_ERROR", "DESTINATION_ACCOUNT_ENHANCED_CONVERSIONS_TERMS_NOT_SIGNED"))
 """A replay may succeed, after the cause was mended; the API does not say which records they were."""
 
-_ENDED: Final = frozenset(("SUCCESS", "PARTIAL_SUCCESS", "FAILED", "FAILURE"))
-
-State = Literal["pending", "confirmed", "partial", "failed", "gone"]
-
-
-class Confirmation(msgspec.Struct, frozen=True):
-    """What became of one request, over all of its destinations.
-
-    `refused` and `warnings` count records by reason, once per destination; `repeats` are those that a destination held
-    already. `gone`: the API no longer knows the request.
-    """
-
-    request: str
-    state: State
-    records: int = 0
-    refused: dict[str, int] = {}
-    repeats: int = 0
-    warnings: dict[str, int] = {}
-
-    @property
-    def may_pass(self) -> int:
-        """How many were refused for a reason that is worth a replay."""
-        return sum(count for reason, count in self.refused.items() if reason in MAY_PASS)
-
-
-def look_again(looks: int) -> float | None:
-    """Seconds after the request at which it is looked at once more, after so many looks; None: not again."""
-    at = FIRST_LOOK * 2**looks
-    return at if at <= LAST_LOOK else LAST_LOOK if at < 2 * LAST_LOOK else None
+_FAILED: Final = frozenset(("FAILED", "FAILURE"))
+_ENDED: Final = _FAILED | {"SUCCESS", "PARTIAL_SUCCESS"}
 
 
 def confirmation(request: str, body: Any) -> Confirmation | None:
@@ -69,19 +37,26 @@ def confirmation(request: str, body: Any) -> Confirmation | None:
                 refused[reason] = refused.get(reason, 0) + count
         for reason, count in _counts(each, "warningInfo", "warningCounts"):
             warnings[reason] = warnings.get(reason, 0) + count
-    states = [str(each.get("requestStatus")) for each in given]
     records = max(_records(each) for each in given)
-    return Confirmation(request, _state(states, refused, repeats), records, refused, repeats, warnings)
+    passing = MAY_PASS.intersection(refused)
+    return Confirmation(request, _state(given, refused, repeats), records, refused, repeats, warnings, passing)
 
 
-def _state(states: list[str], refused: dict[str, int], repeats: int) -> State:
+def _state(given: list[dict[str, Any]], refused: dict[str, int], repeats: int) -> State:
+    states = [str(each.get("requestStatus")) for each in given]
     if not _ENDED.issuperset(states):
         return "pending"
-    failed = [state in ("FAILED", "FAILURE") for state in states]
     # Counts may be left out, and then only the words tell.
     if all(state == "SUCCESS" for state in states) or (repeats and not refused):
         return "confirmed"
-    return "failed" if all(failed) else "partial"
+    return "failed" if not repeats and all(map(_failed_whole, given)) else "partial"
+
+
+def _failed_whole(status: dict[str, Any]) -> bool:
+    """Whether nothing arrived at a destination. One that counts fewer refusals than records has others, whatever it
+    calls itself."""
+    counted = sum(count for _, count in _counts(status, "errorInfo", "errorCounts"))
+    return status.get("requestStatus") in _FAILED and (not counted or counted >= _records(status))
 
 
 def _counts(status: dict[str, Any], info: str, counts: str) -> Iterator[tuple[str, int]]:

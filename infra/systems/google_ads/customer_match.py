@@ -17,15 +17,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final, Literal
-
-import msgspec
+from typing import Any, Final
 
 from infra.google_api import camel, fault_of, settings_of, unhashed
 from infra.http import InDoubtError
 from infra.narrowing import Refusal, narrowed
 from infra.systems import Connection
 from infra.systems.google_ads.calls import Ads, answer_to, partial_failure, refusal_of
+from shared.confirm import Confirmation
 from shared.errors import MALFORMED, NOT_HASHED, OVER_A_LIMIT, UNMAPPABLE, AuthError, ConfigError, ProtocolError
 from shared.outcome import Answer, CannotAsk, Outcome, Probe, Verdict, delivered
 from shared.ports import Change
@@ -40,16 +39,6 @@ _STATUS_OF: Final = (
     " WHERE offline_user_data_job.resource_name = '{}'"
 )
 _JOB: Final = re.compile(r"customers/[0-9]+/offlineUserDataJobs/[0-9]+")
-
-State = Literal["pending", "confirmed", "failed", "gone"]
-
-
-class Job(msgspec.Struct, frozen=True):
-    """What became of a job, with Google's reason where it failed."""
-
-    request: str
-    state: State
-    reason: str = ""
 
 
 class CustomerMatch:
@@ -82,10 +71,11 @@ class CustomerMatch:
         narrowed(answers, groups, partial(self._send, changes, contents), self._clock)
         return answers
 
-    def confirm(self, request: str) -> Job:
-        """How a job ended, if it did. Raises as `Http.request`, and ProtocolError for an odd answer."""
+    def confirm(self, request: str) -> Confirmation:
+        """How a job ended, if it did, with Google's reason where it failed. Raises as `Http.request`, and ProtocolError
+        for an odd answer."""
         if not _JOB.fullmatch(request):
-            return Job(request, "gone")
+            return Confirmation(request, "gone")
         query = _STATUS_OF.format(request)
         path = f"customers/{self._ads.customer}/googleAds:search"
         answer = self._ads.post(path, {"query": query}, repeatable=True)
@@ -94,15 +84,15 @@ class CustomerMatch:
         if not isinstance(rows, list):
             raise ProtocolError("a search for a job was answered without results")
         if not rows:
-            return Job(request, "gone")
+            return Confirmation(request, "gone")
         job = rows[0].get("offlineUserDataJob") if isinstance(rows[0], dict) else None
         status = job.get("status") if isinstance(job, dict) else None
         if status in ("PENDING", "RUNNING"):
-            return Job(request, "pending")
+            return Confirmation(request, "pending")
         if status == "SUCCESS":
-            return Job(request, "confirmed")
+            return Confirmation(request, "confirmed")
         if status == "FAILED" and isinstance(job, dict):
-            return Job(request, "failed", str(job.get("failureReason") or ""))
+            return Confirmation(request, "failed", refused={str(job.get("failureReason") or "UNSPECIFIED"): 0})
         raise ProtocolError("a job has a status that is not documented")
 
     def close(self) -> None:
