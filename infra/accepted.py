@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from infra.environment import address_fault
+from infra.local.schema import is_taken
 from infra.mistakes import nearest, shown
 from infra.quantities import DURATION_FORMS, RATE_FORMS, Rate, parse_duration, parse_rate
 from shared.declared.faults import Fault
@@ -291,6 +292,14 @@ system: Final = _named(
 table: Final = _named(
     r"[A-Za-z_][A-Za-z0-9_]{0,1023}", "letters, digits and underscores", "write for example tcrm_monitoring_table"
 )
+
+
+def monitoring_table(value: Any) -> str:
+    """A table of the embedded home's own database: it must not be one that is there already."""
+    name = table(value)
+    if is_taken(name):
+        raise Refused("a name that none of the hub's own tables has", "write for example tcrm_monitoring_table")
+    return str(name)
 
 
 def retry(default: RetryPolicy) -> Section:

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from functools import update_wrapper
 from typing import Any
@@ -82,6 +83,13 @@ def command(name: str, example: str, **settings: Any) -> Callable[[Callable[...,
         return main.command(name, epilog=epilog, **settings)(decorated)
 
     return wrap
+
+
+def also_called(made: click.Command, name: str) -> None:
+    """Gives a command a second name."""
+    other = copy(made)
+    other.name, other.epilog = name, (made.epilog or "").replace(f" {made.name} ", f" {name} ")
+    main.add_command(other)
 
 
 def report_error(session: Session, error: WaybillError) -> int:
@@ -386,7 +394,7 @@ def audit(session: Session, name: str, deep: bool) -> int:
 @click.option("--all", "everything", is_flag=True, help="Every integration.")
 @click.option("--older-than", metavar="AGE", help="Instead of the ages in integration.yaml.")
 def cleanup(session: Session, name: str | None, everything: bool, older_than: str | None) -> int:
-    """Removes old archives and closed failures. Never an open failure, a ledger cell or a batch."""
+    """Removes old archives, closed failures and monitoring rows. Never an open failure, a ledger cell or a batch."""
     from infra import queries, render
 
     if (name is None) == (not everything):
@@ -395,6 +403,9 @@ def cleanup(session: Session, name: str | None, everything: bool, older_than: st
     document = queries.cleanup(session.hub, name, age)
     emit(document) if session.json else render.cleanup(document)
     return 0
+
+
+also_called(cleanup, "tcrm_monitoring_cleanup")  # as in TaglessCRM
 
 
 @command("forget", "forget --key 52998224725 --yes")

@@ -92,7 +92,8 @@ class StreamConfig(msgspec.Struct, frozen=True):
 
 
 class MonitoringConfig(msgspec.Struct, frozen=True):
-    """The BigQuery table that takes a row per outcome."""
+    """The table that takes the monitoring rows (`shared/monitoring.py`): in BigQuery, or embedded in SQLite, which has
+    no datasets."""
 
     enabled: bool = False
     dataset: str = "tcrm_monitoring_dataset"
@@ -219,7 +220,8 @@ _INTEGRATION: Final = Section(
         ),
         "streams": accepted.as_is,
         "monitoring": Section(
-            MonitoringConfig, {"enabled": accepted.boolean, "dataset": accepted.table, "table": accepted.table}
+            MonitoringConfig,
+            {"enabled": accepted.boolean, "dataset": accepted.table, "table": accepted.monitoring_table},
         ),
         "retention": Section(Retention, dict.fromkeys(Retention.__struct_fields__, accepted.duration)),
         "alerts": Section(Alerts, {"consecutive_failures": accepted.integer(1), "webhook": accepted.webhook}),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from infra.wiring import Hub
+from infra.quantities import format_duration
+from infra.wiring import Hub, monitoring_table
 from shared.forget import Telling
 from shared.ports import Rules
 
@@ -23,16 +24,31 @@ def find_traces(hub: Hub, key: str) -> dict[str, int]:
 
 
 def forget(hub: Hub, key: str) -> dict[str, Any]:
-    """Erases a key and what tells of it, and gives the receipt. Raises Leased while such a record is on its way, and
-    ConfigError."""
+    """Erases a key and what tells of it, and gives the receipt, whose notes say what stays. Raises Leased while such a
+    record is on its way, and ConfigError."""
     tellings = list(_tellings(hub))
     if hub.on_google_cloud:
         from infra.gcp.erase import forget as on_google_cloud
 
-        return on_google_cloud(hub.google, _streams(hub), key, tellings)
+        return on_google_cloud(hub.google, _streams(hub), key, tellings) | {"notes": list(_of_monitoring(hub))}
     from infra.local.erase import forget as embedded
 
-    return embedded(hub.embedded, key, tellings)
+    return embedded(hub.embedded, key, tellings) | {"notes": []}
+
+
+def _of_monitoring(hub: Hub) -> Iterator[str]:
+    """What a table without keys keeps of a person."""
+    tables: dict[str, float] = {}
+    for integration in hub.integrations.values():
+        table = monitoring_table(integration)
+        if table:
+            name = f"{integration.monitoring.dataset}.{table}"
+            tables[name] = max(tables.get(name, 0.0), integration.retention.monitoring)
+    for name, age in tables.items():
+        yield (
+            f"BigQuery's table {name} has no keys: error rows that hold this person's data stay in it until they are "
+            f"{format_duration(age)} old and a clean-up removes them"
+        )
 
 
 def _streams(hub: Hub) -> list[tuple[str, str]]:

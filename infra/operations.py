@@ -11,7 +11,7 @@ from infra.alerting import teller
 from infra.entrypoints import Reply, _decode_push, problem
 from infra.quantities import parse_duration
 from infra.queries import cleanup
-from infra.wiring import Hub
+from infra.wiring import Hub, monitoring_table
 from shared.bury import bury
 from shared.errors import ConfigError, Leased, MalformedEnvelope, WaybillError
 from shared.ports import FailureQuery, Notice
@@ -44,6 +44,7 @@ class Operations:
             "dead_letter": self.dead_letter,
             "replay": self.replay,
             "cleanup": self.cleanup,
+            "tcrm_monitoring_cleanup": self.cleanup,
         }
 
     def names(self) -> list[str]:
@@ -95,7 +96,8 @@ class Operations:
         except MalformedEnvelope as error:
             self.notice("dead_letter_unreadable", error=type(error).__name__)
             return Reply(204)
-        buried = bury(envelope, self.hub.home)
+        integration = self.hub.integrations.get(envelope.integration)
+        buried = bury(envelope, self.hub.home, "" if integration is None else monitoring_table(integration))
         self.notice("dead_letter_buried", batch=envelope.batch, records=buried)
         return Reply(204)
 
@@ -124,6 +126,7 @@ class Operations:
         return Reply(200, {"schema_version": 1, "integration": integration.name, "runs": runs})
 
     def cleanup(self, body: bytes) -> Reply:
+        """Removes what is old, of one integration or of all. TaglessCRM calls it tcrm_monitoring_cleanup."""
         from datetime import timedelta
 
         asked = _asked(body)

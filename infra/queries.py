@@ -14,7 +14,7 @@ from infra.rates import overdrawn, unlimited
 from infra.report import rules_of, run_report, stamp, state_of, systems_of
 from infra.wiring import Hub
 from shared.accounting import Counts, StreamAudit, audit_stream
-from shared.cleanup import clean_up
+from shared.cleanup import OldRows, clean_up
 from shared.declared.faults import Faults
 from shared.errors import CUSTOMER_MISSING, NUMBERS, ConfigError
 from shared.outcome import OUTCOMES
@@ -378,12 +378,14 @@ def cleanup(hub: Hub, name: str | None, age: timedelta | None) -> dict[str, Any]
     chosen = [hub.integration(name)] if name else list(hub.integrations.values())
     cleaned = {}
     for integration in chosen:
-        keep = integration.retention
+        keep, monitoring = integration.retention, integration.monitoring
+        rows_age = age if age is not None else timedelta(seconds=keep.monitoring)
         done = clean_up(
             hub.home,
             integration.name,
             age if age is not None else timedelta(seconds=keep.archive),
             age if age is not None else timedelta(seconds=keep.closed_failures),
+            OldRows(monitoring.dataset, monitoring.table, rows_age) if monitoring.enabled else None,
         )
         cleaned[integration.name] = msgspec.to_builtins(done)
     return {"integrations": cleaned}

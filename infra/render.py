@@ -238,7 +238,8 @@ def audit(document: dict[str, Any]) -> None:
 def cleanup(document: dict[str, Any]) -> None:
     for name, done in document["integrations"].items():
         removed = f"{done['archives']:,} archives, {done['closed_failures']:,} closed failures"
-        _print(f"{name}: removed {removed} and {done['confirmations']:,} confirmations")
+        others = f"{done['confirmations']:,} confirmations and {done['monitoring']:,} monitoring rows"
+        _print(f"{name}: removed {removed}, {others}")
 
 
 def traces(found: dict[str, int]) -> None:
@@ -249,3 +250,5 @@ def receipt(document: dict[str, Any]) -> None:
     _print(f"erased at {document['at']}, receipt {document['receipt']}")
     for place, count in document["erased"].items():
         _print(f"  {place}: {count:,}")
+    for text in document["notes"]:
+        _print(f"note: {text}")

@@ -20,7 +20,7 @@ from infra.local.schedule import next_after
 from infra.log import notice_to
 from infra.operations import Operations
 from infra.runner import Consumers
-from infra.wiring import Hub
+from infra.wiring import Hub, monitoring_table
 from shared.errors import ConfigError, WaybillError
 from shared.ports import Notice
 
@@ -176,7 +176,8 @@ def serve(hub: Hub, host: str, port: int, note: Callable[[str], None]) -> None:
         from infra.gcp.provision import provision
 
         waits = {name: hub.integration(name).sink.redeliver_after for name in names}
-        provision(environment.project(hub.environ), waits, base)
+        monitored = [name for name in names if monitoring_table(hub.integration(name))]
+        provision(environment.project(hub.environ), waits, base, monitored)
     threads = [
         threading.Thread(target=_keep_time, args=(hub, names, handlers, notice), name="schedule"),
         threading.Thread(target=_keep_sweeping, args=(hub, operations), name="sweeper"),

@@ -100,7 +100,14 @@ class Hub:
             LocalBlobs(self.state_folder / "blobs") if emulated else None,
             location=self.environ.get("WAYBILL_LOCATION", "").strip() or "us-central1",
             bucket=self.environ.get("WAYBILL_BUCKET", "").strip(),
+            bigquery=self._bigquery(),
         )
+
+    def _bigquery(self) -> Callable[[], environment.SystemSettings] | None:
+        """Where BigQuery is: nowhere beside Pub/Sub's emulator, unless an address is given."""
+        if self.environ.get("PUBSUB_EMULATOR_HOST") and not self.environ.get("BIGQUERY_URL"):
+            return None
+        return lambda: environment.system_settings("bigquery", self.environ)
 
     @property
     def home(self) -> Home:
@@ -237,6 +244,7 @@ class Hub:
             retry=integration.sink.retry,
             max_attempts=integration.sink.max_attempts,
             redeliver_after=integration.sink.redeliver_after,
+            monitored=monitoring_table(integration),
         )
 
     def catch_up(self, stream: Stream) -> config.CatchUp | None:
@@ -366,6 +374,11 @@ def _system(name: str) -> ModuleType:
         raise ConfigError(
             f"no system is called {name!r}: there are {', '.join(known)}", cure="name one of them"
         ) from error
+
+
+def monitoring_table(integration: config.Integration) -> str:
+    """Empty where monitoring is off."""
+    return integration.monitoring.table if integration.monitoring.enabled else ""
 
 
 def _short(system: str) -> str:

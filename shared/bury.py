@@ -6,13 +6,15 @@ import uuid
 
 from shared.errors import KILLED_ITS_SINK
 from shared.ledger import failed
+from shared.monitoring import failure_rows, monitored
 from shared.outcome import DOUBTFUL, LETTERS, Outcome, Verdict
 from shared.ports import Failure, Home, Settlement
 from shared.record import Envelope
 
 
-def bury(envelope: Envelope, home: Home) -> int:
+def bury(envelope: Envelope, home: Home, table: str = "") -> int:
     """Ends every pending record of the batch as exhausted and gives their number; 0 if the batch was settled already.
+    `table` is the stream's monitoring table, empty where there is none.
 
     Records that an attempt is known to have left in doubt are unknown instead. A message that carries other records
     than its batch says nothing of them: the batch is published again from the archive. Raises Leased while an attempt
@@ -37,7 +39,7 @@ def bury(envelope: Envelope, home: Home) -> int:
             letters[place] = LETTERS[outcome]
             cells[record.key] = failed(record, cells.get(record.key), batch.run, now)
             verdict = Verdict(outcome, KILLED_ITS_SINK, "the sink ended each time it was given this record's batch")
-            failures.append(Failure.of(record, verdict, batch, place, now))
+            failures.append(Failure.of(record, verdict, batch, place, now, envelope.location))
         home.batches.settle(
             Settlement(
                 batch=batch.id,
@@ -51,6 +53,7 @@ def bury(envelope: Envelope, home: Home) -> int:
                 closures=(),
                 run=batch.run,
                 at=now,
+                monitored=monitored(table, lambda: failure_rows(failures, now)),
             )
         )
         return len(failures)

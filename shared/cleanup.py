@@ -15,13 +15,29 @@ class Cleaned(msgspec.Struct):
     archives: int = 0
     closed_failures: int = 0
     confirmations: int = 0
+    monitoring: int = 0
 
 
-def clean_up(home: Home, integration: str, archive_age: timedelta, failure_age: timedelta) -> Cleaned:
-    """Removes archives whose batches are all settled, failures that are closed and what targets said of requests that
-    have ended, once they are old enough; the latter two by the same age.
+class OldRows(msgspec.Struct, frozen=True):
+    """The monitoring table of an integration, and from which age on its rows go."""
 
-    Open failures, pending requests, ledger cells and the batches themselves stay.
+    dataset: str
+    table: str
+    age: timedelta
+
+
+def clean_up(
+    home: Home,
+    integration: str,
+    archive_age: timedelta,
+    failure_age: timedelta,
+    monitoring: OldRows | None = None,
+) -> Cleaned:
+    """Removes archives whose batches are all settled, failures that are closed, what targets said of requests that have
+    ended (by the failures' age) and, where the integration is monitored, rows of its table, once they are old enough.
+
+    Open failures, pending requests, ledger cells and the batches themselves stay: nothing that was delivered goes
+    again.
     """
     now = home.clock.now()
     needed = {batch.blob for batch in home.batches.unsettled(integration)}
@@ -32,4 +48,7 @@ def clean_up(home: Home, integration: str, archive_age: timedelta, failure_age: 
             cleaned.archives += 1
     cleaned.closed_failures = home.failures.remove_closed(integration, now - failure_age)
     cleaned.confirmations = home.confirmations.remove_ended(integration, now - failure_age)
+    if monitoring is not None:
+        before = now - monitoring.age
+        cleaned.monitoring = home.monitoring.remove(integration, monitoring.dataset, monitoring.table, before)
     return cleaned

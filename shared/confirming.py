@@ -1,8 +1,9 @@
 """The sweeper asks targets what became of what they accepted.
 
 Order of effects, for each request: ask the target; if it failed as a whole, turn its records into failures, in portions
-each of which is one write; then note what was said. After a crash in between the request is asked about again, and
-records that are failures already are left out, since their cells are no longer under the request.
+each of which is one write (with monitoring rows as in `shared/deliver.py`); then note what was said. After a crash in
+between the request is asked about again, and records that are failures already are left out, since their cells are no
+longer under the request.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def ask_targets(
                 break
             ended = looked_at(awaited, found, home.clock.now())
             if ended.state == "failed":
-                failures = take_back(awaited, found, home)
+                failures = take_back(awaited, found, home, stream.monitored)
                 left = awaited.records - failures
                 notice("refused_later", **name, records=awaited.records, failures=failures, left=left)
             home.confirmations.note(ended)
@@ -99,14 +100,18 @@ def _answer(sink: Sink, awaited: Awaited, home: Home, notice: Notice) -> Confirm
         return None
 
 
-def take_back(awaited: Awaited, found: Confirmation, home: Home) -> int:
+def take_back(awaited: Awaited, found: Confirmation, home: Home, table: str = "") -> int:
     """Turns the records of a request that failed as a whole into failures that a replay takes up; says how many.
+    `table` is the stream's monitoring table, empty where there is none.
 
     What is left as it is: a record whose archive is gone, and one that was delivered anew since.
     """
     batch = home.batches.get(awaited.batch)
-    records = [] if batch is None else list(_carried(awaited, batch, home))
-    if batch is None or not records:
+    envelope = None if batch is None else _archived(batch, home)
+    if batch is None or envelope is None:
+        return 0
+    records = list(_carried(awaited, batch, envelope.records, home))
+    if not records:
         return 0
     places = _places(batch, records, home)
     now, verdict = home.clock.now(), found.verdict
@@ -114,20 +119,23 @@ def take_back(awaited: Awaited, found: Confirmation, home: Home) -> int:
     for record in records:
         where = places.get((record.key, record.version))
         if where is not None:
-            failure = Failure.of(record, verdict, batch, where.place, now)
+            failure = Failure.of(record, verdict, batch, where.place, now, envelope.location)
             failures.append(msgspec.structs.replace(failure, run=where.run, batch=where.batch))
     return sum(
-        home.batches.refuse_later(awaited.id, failures[start : start + PORTION])
+        home.batches.refuse_later(awaited.id, failures[start : start + PORTION], table)
         for start in range(0, len(failures), PORTION)
     )
 
 
-def _carried(awaited: Awaited, batch: Batch, home: Home) -> Iterator[Record]:
-    """The archived records of a batch that were delivered by the request, and by nothing since."""
+def _archived(batch: Batch, home: Home) -> Envelope | None:
     try:
-        records = Envelope.from_bytes(home.blobs.read(batch.blob, batch.offset, batch.length)).records
+        return Envelope.from_bytes(home.blobs.read(batch.blob, batch.offset, batch.length))
     except (FileNotFoundError, MalformedEnvelope):
-        return
+        return None
+
+
+def _carried(awaited: Awaited, batch: Batch, records: Sequence[Record], home: Home) -> Iterator[Record]:
+    """Those of a batch's archived records that were delivered by the request, and by nothing since."""
     letters = zip(batch.keys, batch.versions, batch.outcomes, strict=True)
     delivered = {(key, version) for key, version, letter in letters if letter == _DELIVERED}
     records = [record for record in records if (record.key, record.version) in delivered]

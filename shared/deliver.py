@@ -10,7 +10,9 @@ Order of effects, and what a crash between two of them does:
    anything.
 4. Settle: outcomes, cells, failures, closures, and the requests that the target accepted and confirms later, in one
    write, fenced by the attempt. A crash before is case 3; a crash after, but before the message is acknowledged, brings
-   the message again, and step 1 finds the batch settled.
+   the message again, and step 1 finds the batch settled. Where the integration is monitored its rows are part of this
+   write (embedded), or are published and awaited before it (Google Cloud): a crash in between, or a later attempt that
+   took over, brings them twice, never not at all.
 5. The caller acknowledges the message, or refuses it so that it comes again.
 """
 
@@ -46,6 +48,7 @@ from shared.ledger import (
     judge_once,
     judge_version,
 )
+from shared.monitoring import MonitoringRow, failure_rows, monitored, sent_rows
 from shared.opposite import Beside
 from shared.outcome import (
     DOUBTFUL,
@@ -136,6 +139,7 @@ class Delivery:
     def forget_what_is_recorded(self) -> None:
         self.changed: dict[str, Cell] = {}
         self.failures: list[Failure] = []
+        self.delivered: list[int] = []
         self.cured: list[tuple[Record, Outcome]] = []
         self.gave_way: set[str] = set()
         self.awaited: dict[str, Awaited] = {}
@@ -282,6 +286,7 @@ class Delivery:
         self.letters[place] = LETTERS[outcome]
         cell = self.changed.get(record.key) or self.cells.get(record.key)
         if outcome is Outcome.DELIVERED:
+            self.delivered.append(place)
             if item is None:
                 changed = applied(record, fingerprint, cell, verdict.target_id, run, now)
             else:
@@ -296,7 +301,7 @@ class Delivery:
             )
         elif outcome in FAILED:
             changed = failed(record, cell, run, now)
-            failure = Failure.of(record, verdict, self.batch, place, now)
+            failure = Failure.of(record, verdict, self.batch, place, now, self.envelope.location)
             tries = max(1, self.batch.attempts) if outcome is Outcome.EXHAUSTED else 1
             self.failures.append(msgspec.structs.replace(failure, attempts=tries))
         else:
@@ -375,6 +380,7 @@ class Delivery:
 
     def record(self, *, keep: bool, settled: bool) -> None:
         """Writes all that was decided since the last time, as one."""
+        at = self.home.clock.now()
         self.home.batches.settle(
             Settlement(
                 batch=self.batch.id,
@@ -387,11 +393,17 @@ class Delivery:
                 failures=self.failures,
                 closures=self.closures(),
                 run=self.envelope.run,
-                at=self.home.clock.now(),
+                at=at,
                 awaited=list(self.awaited.values()),
+                monitored=monitored(self.stream.monitored, lambda: self.monitoring_rows(at)),
             )
         )
         self.forget_what_is_recorded()
+
+    def monitoring_rows(self, at: datetime) -> list[MonitoringRow]:
+        """What the monitoring table is told of all that was decided since the last time."""
+        sent = [self.envelope.records[place] for place in sorted(self.delivered)]
+        return [*sent_rows(self.batch, self.envelope.location, sent, at), *failure_rows(self.failures, at)]
 
     def closures(self) -> list[Closure]:
         """The open failures that are over: the same version's with its outcome, older ones as superseded."""

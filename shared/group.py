@@ -12,6 +12,7 @@ import msgspec
 
 from shared.errors import BAD_IDENTITY, NO_IDENTITY, TOO_LARGE, UNMAPPABLE, RecordError
 from shared.ledger import NOBODY_WINS, Cell, failed
+from shared.monitoring import failure_rows, monitored
 from shared.outcome import LETTERS, Outcome, Verdict
 from shared.ports import Batch, Closure, Failure, FailureQuery, Message, Page, Row, Run, RunKind, topic_of
 from shared.record import Record, join_envelope, lane_of, version_at
@@ -210,7 +211,9 @@ class Group:
         run.after = self.after
         run.lanes = self.fetcher.lanes
         run.touched_at = home.clock.now()
-        home.runs.commit(self.fetcher.lease, run, [*batches, *ended], failures, cells, self.corrections)
+        at = run.touched_at
+        rows = monitored(self.stream.monitored, lambda: failure_rows(failures, at))
+        home.runs.commit(self.fetcher.lease, run, [*batches, *ended], failures, cells, self.corrections, rows)
         self.fetcher.remember_nameless(failures)
         if batches:
             home.bus.publish(topic_of(run.integration), [as_message(b, p) for b, p in zip(batches, parts, strict=True)])
@@ -226,9 +229,8 @@ class Group:
         for lane in sorted(lane for lane, records in self.lanes.items() if records):
             for chunk in in_messages(self.lanes[lane], self.stream.batch_size):
                 batch_id = self.batch_id(len(batches))
-                data = join_envelope(
-                    run.integration, run.stream, run.id, batch_id, lane, [record.data for record in chunk]
-                )
+                records = [record.data for record in chunk]
+                data = join_envelope(run.integration, run.stream, run.id, batch_id, lane, records, self.location)
                 batches.append(
                     Batch(
                         id=batch_id,

@@ -16,6 +16,7 @@ import msgspec
 from shared.accounting import Counts, Entries
 from shared.confirm import Awaited, Confirmation
 from shared.ledger import Cell
+from shared.monitoring import Monitored
 from shared.outcome import Answer, Outcome, Probe, Verdict
 from shared.record import Operation, Record, failure_id
 
@@ -222,8 +223,8 @@ class Closure(msgspec.Struct, frozen=True):
 
 
 class Settlement(msgspec.Struct, frozen=True):
-    """What one attempt at a batch came to, written as one: outcomes, cells, failures, closures, and the requests whose
-    end is awaited. Records of a request that is known already are added to it."""
+    """What one attempt at a batch came to, written as one: outcomes, cells, failures, closures, the requests whose end
+    is awaited, and monitoring rows. Records of a request that is known already are added to it."""
 
     batch: str
     attempt: str
@@ -238,6 +239,7 @@ class Settlement(msgspec.Struct, frozen=True):
     run: str
     at: datetime
     awaited: Sequence[Awaited] = ()
+    monitored: Monitored | None = None
 
 
 class FailureQuery(msgspec.Struct, frozen=True):
@@ -303,8 +305,11 @@ class Runs(Protocol):
         failures: Sequence[Failure] = (),
         cells: Sequence[Cell] = (),
         closures: Sequence[Closure] = (),
+        monitored: Monitored | None = None,
     ) -> None:
         """Writes all of it or none, if the lease still holds. Creates the run the first time.
+
+        Monitoring rows come with it exactly once, or (Google Cloud) at least once: they are published before.
 
         A delivery may end meanwhile: of a cell that is there already only the failed version is raised.
         """
@@ -339,7 +344,8 @@ class Batches(Protocol):
         """
 
     def settle(self, settlement: Settlement) -> None:
-        """Writes all of it or none. Raises Fenced if the attempt no longer has the batch."""
+        """Writes all of it or none. Raises Fenced if the attempt no longer has the batch. Monitoring rows as in
+        `Runs.commit`."""
 
     def renew(self, batch: str, attempt: str) -> None:
         """Keeps a batch in this attempt's hands. Raises Fenced if another took over."""
@@ -358,10 +364,11 @@ class Batches(Protocol):
 
     def get(self, batch: str) -> Batch | None: ...
 
-    def refuse_later(self, request: str, failures: Sequence[Failure]) -> int:
+    def refuse_later(self, request: str, failures: Sequence[Failure], table: str = "") -> int:
         """Turns delivered records into these failures, one per key of one stream: each failure, its cell (as
         `shared.ledger.refused_later` has it) and the present outcome of its place are written as one, all of them or
-        none. Those whose cell is not under the request are left out. Says how many were not."""
+        none. Those whose cell is not under the request are left out. Says how many were not. `table` is the stream's
+        monitoring table, whose rows come with them as in `Runs.commit`."""
 
 
 class Books(Protocol):
@@ -470,6 +477,13 @@ class Alerts(Protocol):
 
     def raised(self) -> dict[str, str]:
         """The alerts that are up, with their texts."""
+
+
+class Monitoring(Protocol):
+    """The monitoring tables, as far as they are not written with what they tell of (`Runs.commit`)."""
+
+    def remove(self, integration: str, dataset: str, table: str, before: datetime) -> int:
+        """Removes an integration's rows that were written before then, and says how many."""
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -622,6 +636,7 @@ class Home(msgspec.Struct, frozen=True):
     blobs: Blobs
     schedule: Schedule
     alerts: Alerts
+    monitoring: Monitoring
     clock: Clock
 
 
@@ -637,6 +652,11 @@ def topic_of(integration: str) -> str:
 def continuation_topic(integration: str) -> str:
     """The topic that brings a run back to its source function."""
     return f"{integration}-continue"
+
+
+def monitoring_topic(integration: str) -> str:
+    """The topic of an integration's monitoring rows."""
+    return f"{integration}-monitoring"
 
 
 def dead_topic(topic: str) -> str:

@@ -48,6 +48,8 @@ class Envelope(msgspec.Struct, frozen=True):
     batch: str
     lane: int
     records: list[Record]
+    location: str = ""
+    """Where the records were read (`Source.location`). Messages of an earlier version do not say."""
 
     def to_bytes(self) -> bytes:
         return _encode(self)
@@ -67,10 +69,13 @@ _decoder = msgspec.json.Decoder(Envelope)
 _decode_record = msgspec.json.Decoder(Record).decode
 
 
-def join_envelope(integration: str, stream: str, run: str, batch: str, lane: int, records: Sequence[bytes]) -> bytes:
+def join_envelope(
+    integration: str, stream: str, run: str, batch: str, lane: int, records: Sequence[bytes], location: str = ""
+) -> bytes:
     """The bytes of an envelope whose records are encoded already; the same as `Envelope.to_bytes` makes."""
-    head = _encode(Envelope(integration, stream, run, batch, lane, []))
-    return head[:-2] + b",".join(records) + b"]}"
+    whole = _encode(Envelope(integration, stream, run, batch, lane, [], location))
+    tail = b'],"location":' + _encode(location) + b"}"
+    return whole.removesuffix(tail) + b",".join(records) + tail
 
 
 def lane_of(key: str, lanes: int) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 
 import msgspec
 
 from shared.errors import RecordError
 from shared.fetch import Fetcher, new_run_id
 from shared.group import Group, unforeseen
+from shared.monitoring import monitored, retried_row
 from shared.outcome import Outcome
 from shared.ports import (
     Closure,
@@ -71,18 +73,21 @@ def replay(stream: Stream, home: Home, query: FailureQuery, reason: str, notice:
             started_at=now,
             reason=reason,
         )
-        home.runs.commit(lease, run)
+        rows = monitored(stream.monitored, lambda: [retried_row(run, _location(home, query))])
+        home.runs.commit(lease, run, monitored=rows)
         fetcher = Fetcher(stream, _no_source, home, lease, notice, lambda: False, lambda: False)
         for earlier in home.runs.unfinished(stream.integration, stream.name):
             if earlier.kind == "replay" and earlier.resumable and earlier.id != run.id:
                 fetcher.give_up(earlier)
         again, renamed = Group(fetcher, run, "", kind="replay"), Group(fetcher, run, "", kind="fetch")
         for failures in _portions(home, query):
-            for failure in failures:
-                take_up(failure, stream, again, renamed)
-            again.commit()
-            renamed.commit()
-            fetcher.keep_lease()
+            for location, of_one_place in groupby(failures, lambda failure: failure.location):
+                again.location = renamed.location = location
+                for failure in of_one_place:
+                    take_up(failure, stream, again, renamed)
+                again.commit()
+                renamed.commit()
+                fetcher.keep_lease()
         run.fetch_done = True
         home.runs.commit(lease, run)
         notice("replay_started", run=run.id, records=run.fetched)
@@ -118,6 +123,11 @@ def take_up(failure: Failure, stream: Stream, again: Group, renamed: Group) -> N
         renamed.rows += 1
         renamed.put(msgspec.structs.replace(record, key=key))
         renamed.corrections.append(Closure(failure.id, failure.batch, failure.place, Outcome.SUPERSEDED))
+
+
+def _location(home: Home, query: FailureQuery) -> str:
+    """Where the records come from that a replay takes up: of the first of them, the others' is seldom another."""
+    return next((failure.location for failure in home.failures.find(query)), "")
 
 
 def _portions(home: Home, query: FailureQuery) -> Iterator[list[Failure]]:

@@ -31,5 +31,7 @@ class Stream(msgspec.Struct, frozen=True):
     retry: RetryPolicy = RetryPolicy()
     max_attempts: int = 10
     redeliver_after: float = 10.0
+    monitored: str = ""
+    """The table that takes the monitoring rows (`shared/monitoring.py`); empty where monitoring is off."""
     opposite: Stream | None = None
     """The stream that brings the target's own changes back, where there is one."""

@@ -10,6 +10,7 @@ import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -20,10 +21,12 @@ from infra.gcp.errors import Conflict
 from infra.gcp.failures import GoogleFailures
 from infra.gcp.fence import Hold, commit_held, new_mark
 from infra.gcp.ledger import GoogleLedger
+from infra.gcp.monitoring import publish_rows
 from infra.gcp.names import both, document_id
 from infra.gcp.store import COMMIT_BYTES, Document, Path, Query, Store, Write, instant
 from shared.errors import Fenced, Leased, StoreUnavailable
-from shared.ports import Batch, Clock, Closure, Failure, Settlement
+from shared.monitoring import failure_rows, monitored
+from shared.ports import Batch, Bus, Clock, Closure, Failure, Settlement
 
 TIME_TO_LIVE: Final = timedelta(seconds=60)
 PUBLISHED_AT_ONCE: Final = 300
@@ -50,12 +53,14 @@ class GoogleBatches:
         failures: GoogleFailures,
         confirmations: GoogleConfirmations,
         clock: Clock,
+        bus: Bus,
     ) -> None:
         self._store = store
         self._ledger = ledger
         self._failures = failures
         self._confirmations = confirmations
         self._clock = clock
+        self._bus = bus
         self._hands: dict[tuple[str, str], Hand] = {}
         self._lock = threading.Lock()
 
@@ -93,6 +98,7 @@ class GoogleBatches:
         """A settlement that is more than one commit takes is written as several, each true by itself: all that is known
         of some of the records, while the attempt goes on with the others."""
         hand = self._hand(settlement.batch, settlement.attempt)
+        publish_rows(self._bus, hand.batch.integration, settlement.monitored)
         room = COMMIT_BYTES - BATCH_BYTES - 2 * len(settlement.outcomes)
         for part in cut(settlement, hand.batch, hand.outcomes, self._failures, room):
             self._write(hand, part)
@@ -130,7 +136,7 @@ class GoogleBatches:
         found = self._store.get(_path(batch))
         return None if found is None else _batch(found)
 
-    def refuse_later(self, request: str, failures: Sequence[Failure]) -> int:
+    def refuse_later(self, request: str, failures: Sequence[Failure], table: str = "") -> int:
         if not failures:
             return 0
         integration, stream = failures[0].integration, failures[0].stream
@@ -141,6 +147,8 @@ class GoogleBatches:
                 # None was under the request, or those of the try before came through, and only the answer was lost.
                 return len(taken)
             taken = [failure for failure in failures if failure.key in cells]
+            rows = monitored(table, partial(failure_rows, taken, taken[0].last_at))
+            publish_rows(self._bus, integration, rows)
             told = [Closure(each.id, each.batch, each.place, each.outcome) for each in taken]
             room = COMMIT_BYTES - sum(write.size for write in cells.values())
             others = self._failures.changes(taken, (), "", taken[0].last_at, room=room, told=told)

@@ -19,6 +19,7 @@ from infra.gcp.counting import CountedBlobs, Meter
 from infra.gcp.failures import GoogleFailures
 from infra.gcp.leases import GoogleLeases
 from infra.gcp.ledger import GoogleLedger
+from infra.gcp.monitoring import GoogleMonitoring
 from infra.gcp.names import bucket_name
 from infra.gcp.runs import GoogleRuns
 from infra.gcp.schedule import GoogleSchedule, StoredSchedule
@@ -28,6 +29,9 @@ from shared.ports import Blobs, Clock, Home
 if TYPE_CHECKING:
     from google.cloud.scheduler_v1 import CloudSchedulerClient
 
+    from infra.environment import SystemSettings
+    from infra.gcp.statements import Statements
+
 DATABASE: Final = "(default)"
 LOCATION: Final = "us-central1"
 
@@ -36,7 +40,8 @@ class GoogleHome:
     """The ports on one project.
 
     `blobs` takes the place of a bucket. Cloud Scheduler has no emulator: where Firestore is one, the schedule is stored
-    in it, unless a `scheduler` is given. `meter` counts what all of it costs.
+    in it, unless a `scheduler` is given. `bigquery` says where BigQuery is, None where there is none. `meter` counts
+    what all of it costs.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class GoogleHome:
         blobs: Blobs | None = None,
         *,
         scheduler: Callable[[], CloudSchedulerClient] | None = None,
+        bigquery: Callable[[], SystemSettings] | None = None,
         database: str = DATABASE,
         location: str = LOCATION,
         bucket: str = "",
@@ -59,7 +65,11 @@ class GoogleHome:
         publisher = Lazy(connect_publisher)
         bucket_client = Lazy(lambda: connect_storage(project))
         jobs = Lazy(scheduler or connect_scheduler)
-        self.clients: Sequence[Lazy[Any]] = (documents, publisher, bucket_client, jobs)
+        statements = None if bigquery is None else Lazy(self._statements(bigquery))
+        self.clients: Sequence[Lazy[Any]] = (
+            *(documents, publisher, bucket_client, jobs),
+            *((statements,) if statements is not None else ()),
+        )
         self.store = Store(documents, self.patience, self.meter)
         kept = CountedBlobs(
             blobs or GoogleBlobs(bucket_client, bucket or bucket_name(project), self.patience), self.meter
@@ -68,23 +78,33 @@ class GoogleHome:
         ledger = GoogleLedger(self.store)
         confirmations = GoogleConfirmations(self.store)
         leases = GoogleLeases(self.store, self.clock)
+        bus = GoogleBus(project, publisher, self.patience, self.meter)
         stored = scheduler is None and bool(os.environ.get("FIRESTORE_EMULATOR_HOST"))
         self.ports = Home(
             leases=leases,
-            runs=GoogleRuns(self.store, leases, ledger, self.failures),
-            batches=GoogleBatches(self.store, ledger, self.failures, confirmations, self.clock),
+            runs=GoogleRuns(self.store, leases, ledger, self.failures, bus),
+            batches=GoogleBatches(self.store, ledger, self.failures, confirmations, self.clock, bus),
             books=GoogleBooks(self.store),
             ledger=ledger,
             failures=self.failures,
             confirmations=confirmations,
-            bus=GoogleBus(project, publisher, self.patience, self.meter),
+            bus=bus,
             blobs=kept,
             schedule=StoredSchedule(self.store, self.clock)
             if stored
             else GoogleSchedule(project, location, jobs, self.patience, self.meter),
             alerts=GoogleAlerts(self.store, self.clock),
+            monitoring=GoogleMonitoring(project, statements),
             clock=self.clock,
         )
+
+    def _statements(self, where: Callable[[], SystemSettings]) -> Callable[[], Statements]:
+        def connect() -> Statements:
+            from infra.gcp.statements import Statements
+
+            return Statements(self.project, where(), self.patience, self.clock)
+
+        return connect
 
     def close(self) -> None:
         """Gives up every connection."""

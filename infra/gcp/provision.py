@@ -1,13 +1,14 @@
 """Makes topics and subscriptions in the Pub/Sub emulator, as Terraform makes them on Google Cloud.
 
 Each topic has an ordered push subscription of the same name, which never expires, waits 600 seconds for an answer, and
-after 100 deliveries hands the message to a dead-letter topic, which has a subscription too: nothing is dropped.
+after 100 deliveries hands the message to a dead-letter topic, which has a subscription too: nothing is dropped. The
+monitoring rows wait in a subscription that is pulled: no emulator has a BigQuery to write them to.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from infra.gcp.clients import connect_publisher, connect_subscriber
 from infra.gcp.errors import Conflict, translated
 from infra.gcp.names import subscription_path, topic_path
 from shared.errors import ConfigError
-from shared.ports import continuation_topic, dead_topic, topic_of
+from shared.ports import continuation_topic, dead_topic, monitoring_topic, topic_of
 
 ACK_SECONDS: Final = 600
 MOST_DELIVERIES: Final = 100
@@ -37,11 +38,12 @@ class Subscription(msgspec.Struct, frozen=True):
     dead: str = ""
 
 
-def subscriptions(integration: str, redeliver_after: float) -> list[Subscription]:
+def subscriptions(integration: str, redeliver_after: float, *, monitored: bool = False) -> list[Subscription]:
     """What an integration needs. `redeliver_after`: seconds until a refused message may come again."""
     records, continuation = topic_of(integration), continuation_topic(integration)
     backoff = min(LONGEST_BACKOFF, timedelta(seconds=redeliver_after))
     return [
+        *([Subscription(monitoring_topic(integration), "", backoff)] if monitored else ()),
         Subscription(dead_topic(records), "/functions/operations/dead_letter", backoff),
         Subscription(dead_topic(continuation), "", backoff),
         Subscription(records, f"/functions/{integration}/sink", backoff, dead_topic(records)),
@@ -49,15 +51,19 @@ def subscriptions(integration: str, redeliver_after: float) -> list[Subscription
     ]
 
 
-def provision(project: str, integrations: Mapping[str, float], push_base_url: str) -> None:
-    """Makes what is not there yet for these integrations (name -> `redeliver_after`), and points every push to the
-    functions below this address. Raises ConfigError where there is no emulator."""
+def provision(
+    project: str, integrations: Mapping[str, float], push_base_url: str, monitored: Container[str] = ()
+) -> None:
+    """Makes what is not there yet for these integrations (name -> `redeliver_after`), some of them `monitored`, and
+    points every push to the functions below this address. Raises ConfigError where there is no emulator."""
     if not os.environ.get("PUBSUB_EMULATOR_HOST"):
         raise ConfigError(
             "topics and subscriptions are made in an emulator only, and PUBSUB_EMULATOR_HOST is not set",
             cure="start the emulator, or apply the Terraform configuration",
         )
-    wanted = [each for name, wait in integrations.items() for each in subscriptions(name, wait)]
+    wanted = [
+        each for name, wait in integrations.items() for each in subscriptions(name, wait, monitored=name in monitored)
+    ]
     _Maker(project, push_base_url.rstrip("/")).make(wanted)
 
 

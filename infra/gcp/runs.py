@@ -11,10 +11,12 @@ from infra.gcp.batches import create_batches
 from infra.gcp.failures import GoogleFailures
 from infra.gcp.leases import GoogleLeases
 from infra.gcp.ledger import GoogleLedger, stream_path
+from infra.gcp.monitoring import publish_rows
 from infra.gcp.names import both, document_id
 from infra.gcp.store import COMMIT_BYTES, Document, Path, Query, Store, Write
 from shared.ledger import Cell
-from shared.ports import Batch, Closure, Failure, Lease, Run, StreamState
+from shared.monitoring import Monitored
+from shared.ports import Batch, Bus, Closure, Failure, Lease, Run, StreamState
 
 _decode = msgspec.json.Decoder(Run).decode
 _decode_state = msgspec.json.Decoder(StreamState).decode
@@ -23,11 +25,14 @@ LEASE_BYTES: Final = 1_000
 
 
 class GoogleRuns:
-    def __init__(self, store: Store, leases: GoogleLeases, ledger: GoogleLedger, failures: GoogleFailures) -> None:
+    def __init__(
+        self, store: Store, leases: GoogleLeases, ledger: GoogleLedger, failures: GoogleFailures, bus: Bus
+    ) -> None:
         self._store = store
         self._leases = leases
         self._ledger = ledger
         self._failures = failures
+        self._bus = bus
 
     def commit(
         self,
@@ -37,6 +42,7 @@ class GoogleRuns:
         failures: Sequence[Failure] = (),
         cells: Sequence[Cell] = (),
         closures: Sequence[Closure] = (),
+        monitored: Monitored | None = None,
     ) -> None:
         cells_now = self._ledger.marking(run.integration, run.stream, cells)
         at = run.touched_at or run.started_at
@@ -46,6 +52,7 @@ class GoogleRuns:
             room = COMMIT_BYTES - LEASE_BYTES - sum(write.size for write in writes)
             return writes + self._failures.changes(failures, closures, run.id, at, room=room)
 
+        publish_rows(self._bus, run.integration, monitored)
         self._leases.commit(lease, others)
 
     def finish(self, lease: Lease, run: Run, state: StreamState) -> None:

@@ -14,11 +14,13 @@ from infra.local.confirmations import add_awaited
 from infra.local.database import Database
 from infra.local.failures import close_failures, upsert_failures
 from infra.local.ledger import LocalLedger
+from infra.local.monitoring import insert_rows
 from infra.local.owners import Owners
 from infra.local.schema import instant, micros
 from shared.accounting import Counts, Entries
 from shared.errors import Fenced, Leased, StoreUnavailable
 from shared.ledger import refused_later
+from shared.monitoring import failure_rows, monitored
 from shared.outcome import LETTERS
 from shared.ports import Batch, Closure, Failure, Run, Settlement
 
@@ -89,6 +91,7 @@ class LocalBatches:
             closed = close_failures(connection, settlement.closures, settlement.run, settlement.at)
             amend_batches(connection, [*changed, *closed])
             add_awaited(connection, settlement.awaited)
+            insert_rows(connection, row[1], row[2], settlement.monitored)
 
         self._database.write(work)
         if not settlement.keep:
@@ -125,7 +128,7 @@ class LocalBatches:
     def get(self, batch: str) -> Batch | None:
         return next(self._each("id = ?", (batch,)), None)
 
-    def refuse_later(self, request: str, failures: Sequence[Failure]) -> int:
+    def refuse_later(self, request: str, failures: Sequence[Failure], table: str = "") -> int:
         if not failures:
             return 0
         integration, stream = failures[0].integration, failures[0].stream
@@ -141,6 +144,8 @@ class LocalBatches:
             self._ledger.put(connection, integration, stream, cells)
             upsert_failures(connection, taken)
             amend_batches(connection, [Closure(each.id, each.batch, each.place, each.outcome) for each in taken])
+            rows = monitored(table, lambda: failure_rows(taken, taken[0].last_at) if taken else [])
+            insert_rows(connection, integration, stream, rows)
             return len(taken)
 
         return self._database.write(work)

@@ -21,9 +21,11 @@ import msgspec
 
 from infra.local.database import Database
 from infra.local.home import EmbeddedHome
+from infra.local.monitoring import MeantIn, count_rows, erase_rows
 from infra.report import stamp
 from shared.errors import Leased, MalformedEnvelope
 from shared.forget import (
+    Meant,
     Telling,
     Told,
     archived_batches,
@@ -58,7 +60,9 @@ def find_traces(home: EmbeddedHome, key: str, tellings: Sequence[Telling] = ()) 
     for name, meant in told.items():
         failures += sum(1 for _ in failures_of(home.ports, *name, meant))
         batches += sum(1 for batch in archived_batches(home.ports, *name) if find_archived(home.ports, batch, meant))
-    return {"cells": cells, "failures": failures, "batches": batches}
+    with home.state.reading() as connection:
+        rows = count_rows(connection, _meant_in(home, key, told))
+    return {"cells": cells, "failures": failures, "batches": batches, "monitoring rows": rows}
 
 
 def forget(home: EmbeddedHome, key: str, tellings: Sequence[Telling] = ()) -> dict[str, Any]:
@@ -75,13 +79,14 @@ def forget(home: EmbeddedHome, key: str, tellings: Sequence[Telling] = ()) -> di
     for name in _streams(home):
         drop_dead_archives(home.ports, *name)
     home.transport.write(lambda connection: _drop_messages(connection, batches))
-    renamed = home.state.write(lambda connection: _rename(connection, batches, key, tombstone, told))
+    meant_in = _meant_in(home, key, told)
+    renamed = home.state.write(lambda connection: _rename(connection, batches, key, tombstone, told, meant_in))
     for database in (home.state, home.transport):
         _rewrite(database)
     return {
         "receipt": tombstone,
         "at": stamp(home.clock.now()),
-        "erased": {place: count + renamed.get(place, 0) for place, count in erased.items()},
+        "erased": {place: erased.get(place, 0) + renamed.get(place, 0) for place in {**erased, **renamed}},
     }
 
 
@@ -98,6 +103,20 @@ def _batches_with(home: EmbeddedHome, key: str, told: Told) -> Iterator[Batch]:
     for name in _streams(home):
         if name not in told:
             yield from home.ports.batches.naming(*name, key)
+
+
+def _meant_in(home: EmbeddedHome, key: str, told: Told) -> MeantIn:
+    """Which records are meant where: those of the key, also under the makeshift key of the time before it had this one
+    (<system>:<its id there>), and those that tell of it."""
+
+    def meant_in(integration: str, stream: str) -> Meant:
+        if (integration, stream) in told:
+            return told[integration, stream]
+        cell = home.ports.ledger.cells(integration, stream, [key]).get(key)
+        makeshift = f":{cell.origin}" if cell is not None and cell.origin else ""
+        return lambda record: record.key == key or bool(makeshift and record.key.endswith(makeshift))
+
+    return meant_in
 
 
 def _erase_told(home: EmbeddedHome, told: Told) -> dict[str, int]:
@@ -155,8 +174,9 @@ def _tells(home: EmbeddedHome, told: Told, data: bytes) -> bool:
 
 
 def _rename(
-    connection: sqlite3.Connection, batches: list[Batch], key: str, tombstone: str, told: Told
+    connection: sqlite3.Connection, batches: list[Batch], key: str, tombstone: str, told: Told, meant_in: MeantIn
 ) -> dict[str, int]:
+    rows = erase_rows(connection, meant_in)
     for batch in batches:
         keys = [tombstone if each == key else each for each in batch.keys]
         connection.execute(
@@ -174,7 +194,7 @@ def _rename(
         f"shown_version = '' WHERE key = ? AND stream IN (SELECT id FROM streams WHERE {_NOT_TOLD})",
         (tombstone, key, _names(told)),
     ).rowcount
-    return {"cells": cells, "failures": failures, "batches": len(batches)}
+    return {"cells": cells, "failures": failures, "batches": len(batches), "monitoring rows": rows}
 
 
 def _drop_messages(connection: sqlite3.Connection, batches: list[Batch]) -> None:

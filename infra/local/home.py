@@ -15,6 +15,7 @@ from infra.local.database import Database
 from infra.local.failures import LocalFailures
 from infra.local.leases import LocalLeases
 from infra.local.ledger import LocalLedger
+from infra.local.monitoring import LocalMonitoring
 from infra.local.owners import Owners
 from infra.local.runs import LocalRuns
 from infra.local.schedule import LocalSchedule
@@ -53,6 +54,7 @@ class EmbeddedHome:
             blobs=LocalBlobs(folder / "blobs"),
             schedule=LocalSchedule(self.state, self.clock),
             alerts=LocalAlerts(self.state, self.clock),
+            monitoring=LocalMonitoring(self.state),
             clock=self.clock,
         )
 

@@ -12,7 +12,9 @@ from infra.local.database import Database
 from infra.local.failures import close_failures, upsert_failures
 from infra.local.leases import check_lease
 from infra.local.ledger import LocalLedger
+from infra.local.monitoring import insert_rows
 from shared.ledger import Cell
+from shared.monitoring import Monitored
 from shared.ports import Batch, Closure, Failure, Lease, Run, StreamState
 
 _decode = msgspec.json.Decoder(Run).decode
@@ -36,6 +38,7 @@ class LocalRuns:
         failures: Sequence[Failure] = (),
         cells: Sequence[Cell] = (),
         closures: Sequence[Closure] = (),
+        monitored: Monitored | None = None,
     ) -> None:
         document = _encode(run)
 
@@ -48,6 +51,7 @@ class LocalRuns:
             if closures:
                 at = run.touched_at or run.started_at
                 amend_batches(connection, close_failures(connection, closures, run.id, at))
+            insert_rows(connection, run.integration, run.stream, monitored)
 
         self._database.write(work)
 

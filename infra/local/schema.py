@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from typing import Final
 
 STATE = """
 CREATE TABLE IF NOT EXISTS streams (
@@ -44,10 +46,15 @@ CREATE TABLE IF NOT EXISTS schedules (
     integration TEXT PRIMARY KEY, paused INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS alerts (
     name TEXT PRIMARY KEY, raised INTEGER NOT NULL, at INTEGER NOT NULL, text TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS monitored (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL COLLATE NOCASE, integration TEXT NOT NULL, stream TEXT NOT NULL,
+    key TEXT NOT NULL, at TEXT NOT NULL, digest TEXT NOT NULL);
 """
 
 ADDED = tuple(("cells", name, "TEXT NOT NULL DEFAULT ''") for name in ("shown", "gave_way", "shown_version"))
 """Columns that a file of an earlier version lacks: table, name, declaration."""
+
+_OWN: Final = frozenset(re.findall(r"CREATE (?:TABLE|INDEX) IF NOT EXISTS (\w+)", STATE))
 
 BUS = """
 CREATE TABLE IF NOT EXISTS lanes (
@@ -61,6 +68,11 @@ CREATE TABLE IF NOT EXISTS messages (
 CREATE INDEX IF NOT EXISTS messages_of_lane ON messages (topic, lane, id);
 CREATE INDEX IF NOT EXISTS messages_of_batch ON messages (batch) WHERE batch IS NOT NULL;
 """
+
+
+def is_taken(name: str) -> bool:
+    """Whether a table of this name would be one of `state.db`'s own, or one of SQLite's."""
+    return name.lower() in _OWN or name.lower().startswith("sqlite_")
 
 
 def micros(instant: datetime | None) -> int | None:

@@ -12,6 +12,7 @@ from tests.acceptance.hub import COUNTS, NAME, PATIENCE, ROOT, Document, Done, H
 
 COMMANDS = (
     "list", "check", "plan", "run", "status", "runs", "show", "failures", "trace", "replay", "audit", "cleanup",
+    "tcrm_monitoring_cleanup",
     "forget", "pause", "resume", "serve", "sandbox",
 )  # fmt: skip
 OF_A_STREAM = {"name", "enabled", "schedule"}

@@ -1,8 +1,10 @@
 """A person is forgotten: no file holds a trace, and the books still balance."""
 
 import random
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -16,6 +18,7 @@ DOCUMENT = "52998224725"
 NAMES = ("Zulmira Esquecida", "Zulmira Rebatizada")
 MAIL = "zulmira.esquecida@example.org"
 ONE_BATCH = {"sink": {"lanes": 1}}
+MONITORED = {"monitoring": {"enabled": True}}
 
 
 @pytest.fixture
@@ -88,6 +91,30 @@ def test_nothing_is_left_of_a_person_whose_failure_was_replayed_and_closed(hub: 
 
     assert not list(traces(hub))
     assert hub.audited() == {"fetched": 40, "delivered": 40}
+
+
+def test_nothing_is_left_of_a_person_in_the_monitoring_table(hub: Hub) -> None:
+    hub.overlay(ONE_BATCH | MONITORED)
+    hub.faults("milvus", "reject=1")
+    assert hub.run().code == 3
+    hub.change(person(hub), Name=NAMES[1])
+    assert hub.run().code == 3
+    hub.faults("milvus", "")
+    assert hub.replay().code == 0
+    before = told(hub)
+
+    done = forgotten(hub)
+
+    assert not list(traces(hub))
+    assert done.document["erased"]["monitoring rows"] >= 2
+    after = told(hub)
+    assert sum(int(info) for type_id, info in after if type_id == -2) == hub.audited()["delivered"] == 40
+    assert 0 < len(after) < len(before)
+
+
+def told(hub: Hub) -> list[tuple[int, str]]:
+    with closing(sqlite3.connect(hub.home / "state.db")) as connection:
+        return connection.execute("SELECT type_id, info FROM tcrm_monitoring_table").fetchall()
 
 
 def test_nothing_is_left_of_what_failed_before_the_person_had_a_document(make_hub: MakeHub) -> None:

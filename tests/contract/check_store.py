@@ -8,6 +8,7 @@ from typing import Any
 from shared.errors import StoreUnavailable
 from shared.ports import FailureQuery, Home, Lease, Message, StreamState
 from tests.contract import make
+from tests.contract.homes import DATASET, MONITORED
 from tests.contract.make import CUSTOMERS, LEASE, SHOP
 from tests.contract.suite import Around, Wrong, at_once, breaks, contract
 from tests.contract.world import START, TOPIC, World
@@ -17,6 +18,7 @@ NEED_NO_STORE = {"batches.let_go"}
 """Whoever has nothing in hand lets go of nothing, with a store or without."""
 PORTS = (
     "leases", "runs", "batches", "books", "ledger", "failures", "confirmations", "bus", "blobs", "schedule", "alerts",
+    "monitoring",
 )  # fmt: skip
 
 
@@ -70,6 +72,7 @@ def calls(home: Home, lease: Lease) -> dict[str, Callable[[], Any]]:
         "schedule.paused": lambda: home.schedule.paused(SHOP),
         "alerts.change": lambda: home.alerts.change("x", True, "y"),
         "alerts.raised": lambda: home.alerts.raised(),
+        "monitoring.remove": lambda: home.monitoring.remove(SHOP, DATASET, MONITORED, START),
     }
 
 

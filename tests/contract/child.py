@@ -8,10 +8,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from shared.errors import SENT
+from shared.monitoring import Monitored, MonitoringRow
 from shared.ports import Message
 from tests.contract import make
-from tests.contract.homes import HOMES, Process
-from tests.contract.world import TOPIC, ManualClock
+from tests.contract.homes import HOMES, MONITORED, Process
+from tests.contract.world import START, TOPIC, ManualClock
 
 
 def say(what: Any) -> None:
@@ -41,6 +43,18 @@ def commit_groups(process: Process, stream: str, count: int) -> None:
     make.commit_groups(process.ports, stream, count, after_first=lambda: say({"begun": True}))
 
 
+def settle_batches(process: Process, run: str, count: int) -> None:
+    """One after the other, each with a monitoring row that names it."""
+    for number in range(count):
+        batch, _ = process.ports.batches.begin(f"{run}.{number}", "one")
+        assert batch is not None
+        row = MonitoringRow("shop.customers", START, SENT, "", "", batch.id)
+        rows = Monitored(MONITORED, [row])
+        process.ports.batches.settle(make.settlement(batch, "one", "d" * len(batch.keys), monitored=rows))
+        if number == 0:
+            say({"begun": True})
+
+
 def publish(process: Process, lane: str, count: int) -> None:
     for number in range(count):
         process.ports.bus.publish(TOPIC, [Message(f"{lane} {number}".encode(), lane)])
@@ -58,7 +72,8 @@ def write_blobs(process: Process, count: int, size: int) -> None:
 
 
 DEEDS: dict[str, Callable[..., None]] = {
-    deed.__name__: deed for deed in (take_lease, begin_batch, receive, commit_groups, publish, write_blobs)
+    deed.__name__: deed
+    for deed in (take_lease, begin_batch, receive, commit_groups, settle_batches, publish, write_blobs)
 }
 
 

@@ -6,20 +6,36 @@ import json
 import os
 import uuid
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 from unittest import mock
 
 from google.cloud import storage
 
+from infra.environment import SystemSettings
 from infra.gcp.home import GoogleHome
 from infra.gcp.names import bucket_name
-from shared.ports import Clock, Message
-from tests.contract.homes import Consumer, Process, Received
+from infra.google_auth import VARIABLE
+from shared.monitoring import instant_text
+from shared.ports import Clock, Message, monitoring_topic
+from tests.contract.homes import DATASET, MONITORED, Consumer, Process, Received
 from tests.pushes import Post, PostOffice, take_from_afar
+from tests.sandbox.bigquery import BigQuery, Table
+from tests.sandbox.server import Server
+from tests.sandbox.system import Setup
 from tests.scheduler import LOCATION, FakeScheduler
 
-TOPICS = ("shop-records", "shop-continue", "other")
+ROWS = monitoring_topic("shop")
+TOPICS = ("shop-records", "shop-continue", "other", ROWS)
+SCHEMA = [
+    {"name": "dag_name", "type": "STRING", "mode": "REQUIRED"},
+    {"name": "timestamp", "type": "TIMESTAMP", "mode": "REQUIRED"},
+    {"name": "type_id", "type": "INTEGER", "mode": "REQUIRED"},
+    {"name": "location", "type": "STRING"},
+    {"name": "position", "type": "STRING"},
+    {"name": "info", "type": "STRING"},
+]
 NOBODY = "127.0.0.1:1"
 DEAD = {
     "PUBSUB_EMULATOR_HOST": NOBODY,
@@ -37,6 +53,13 @@ def post_office() -> PostOffice:
 @cache
 def scheduler() -> FakeScheduler:
     return FakeScheduler()
+
+
+@cache
+def bigquery() -> tuple[BigQuery, str]:
+    """The fake, for all projects of a test session, and its address."""
+    system = BigQuery(Setup())
+    return system, Server(system).__enter__().url
 
 
 class PostConsumer:
@@ -92,8 +115,13 @@ class GoogleProcess:
     def __init__(self, site: GoogleSite, clock: Clock) -> None:
         self._site = site
         self._scheduler_host: str | None = None
+        self._bigquery_url = ""
         self.home = GoogleHome(
-            site.project, clock, scheduler=lambda: scheduler().client(self._scheduler_host), location=LOCATION
+            site.project,
+            clock,
+            scheduler=lambda: scheduler().client(self._scheduler_host),
+            bigquery=lambda: SystemSettings(self._bigquery_url or bigquery()[1], {VARIABLE: bigquery()[0].token}),
+            location=LOCATION,
         )
         self.ports = self.home.ports
 
@@ -108,6 +136,7 @@ class GoogleProcess:
         self.home.close()
         self.home.patience.seconds = DEAD_SECONDS
         self._scheduler_host = NOBODY
+        self._bigquery_url = f"http://{NOBODY}"
         with mock.patch.dict(os.environ, DEAD):
             for client in self.home.clients:
                 client()
@@ -135,6 +164,19 @@ class GoogleSite:
         client = storage.Client(project=self.project)
         client.create_bucket(bucket_name(self.project))
         client.close()
+        bigquery()[0].tables[self._table] = Table(SCHEMA)
+
+    @property
+    def _table(self) -> str:
+        return f"{self.project}.{DATASET}.{MONITORED}"
+
+    def monitoring_rows(self) -> list[dict[str, Any]]:
+        """Does first what the topic's subscription would have done."""
+        consumer, table = self.consumer([ROWS]), bigquery()[0].tables[self._table]
+        while received := consumer.receive():
+            table.write(received.message.data)
+            consumer.acknowledge(received)
+        return [{**row, "timestamp": _text(row["timestamp"])} for row in table.rows]
 
     def process(self, clock: Clock) -> Process:
         for name in ("shop-customers", "market-customers"):
@@ -156,6 +198,10 @@ class GoogleSite:
         self._processes.remove(process)
         if self._post is not None and not self._processes:
             post_office().close(self.project)
+
+
+def _text(microseconds: int) -> str:
+    return instant_text(datetime.fromtimestamp(microseconds / 1_000_000, UTC))
 
 
 def found() -> GoogleSite:

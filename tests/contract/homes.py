@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +22,7 @@ class Trait(StrEnum):
     COUNTS_ATTEMPTS = "a message says how often it was handed out"
     SAYS_WHAT_IT_CARRIES = "the bus knows which batches it has a message of"
     HANDS_OUT_EVERY_LANE = "any number of lanes is in hand at the same time (an emulator pushes two at a time)"
+    WRITES_ROWS_WITH_WHAT_THEY_TELL_OF = "monitoring rows are part of the commit (here they are published before it)"
     WORKS_OUT_THE_TIME = "the next run follows from the fields asked about, not from what is deployed"
 
 
@@ -65,6 +67,9 @@ class Site(Protocol):
 
     def process(self, clock: Clock) -> Process: ...
 
+    def monitoring_rows(self) -> list[dict[str, Any]]:
+        """The monitoring table, in no particular order, columns by name."""
+
     def unplug(self) -> None:
         """Takes the store away from every process, present and future."""
 
@@ -84,6 +89,10 @@ class HomeUnderTest(Protocol):
 
     def find(self, address: str) -> Site:
         """One that is there already."""
+
+
+MONITORED = "tcrm_monitoring_table"
+DATASET = "tcrm_monitoring_dataset"
 
 
 class EmbeddedConsumer:
@@ -132,6 +141,16 @@ class EmbeddedSite:
     def process(self, clock: Clock) -> Process:
         self._processes.append(EmbeddedProcess(self._folder, clock))
         return self._processes[-1]
+
+    def monitoring_rows(self) -> list[dict[str, Any]]:
+        connection = sqlite3.connect(self._folder / "state.db")
+        connection.row_factory = sqlite3.Row
+        try:
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (MONITORED,)).fetchone():
+                return []
+            return [dict(row) for row in connection.execute(f"SELECT * FROM {MONITORED}")]
+        finally:
+            connection.close()
 
     def unplug(self) -> None:
         for process in self._processes:

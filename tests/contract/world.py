@@ -137,6 +137,10 @@ class World:
         self._processes[0].lapse()
         self.clock.advance(self._home.grace.total_seconds())
 
+    def monitoring_rows(self) -> list[dict[str, Any]]:
+        """What came to the monitoring table, as people read it."""
+        return self._site.monitoring_rows()
+
     def unplug(self) -> None:
         self._site.unplug()
 

@@ -15,7 +15,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 DOCUMENTS: Final = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")],
 )
-COMMAND: Final = re.compile(r"\./waybill +([a-z][a-z-]*)(?: +([a-z][a-z-]*))?((?:[^`\n#;|]|\\\n)*)")
+COMMAND: Final = re.compile(r"\./waybill +([a-z][a-z_-]*)(?: +([a-z][a-z-]*))?((?:[^`\n#;|]|\\\n)*)")
 LINK: Final = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 TARGET: Final = re.compile(r"`make ([a-z-]+)`|^\$ make ([a-z-]+)", re.MULTILINE)
 

@@ -5,6 +5,9 @@ there under its text; rows within a window of a column; and how many different r
 there when the job ran, in an order of its own at each run, is kept for a day, and is paged by tokens or by a row to
 start at. `busy` is how often a job is asked for before it is done, `largest_page` what an answer holds at most. A
 repeated `requestId` names the job that it made before.
+
+It also knows the one statement that removes monitoring rows, and what a subscription of Pub/Sub with `use_table_schema`
+writes into a table. `streamed_since` is when the rows begin that no statement may change yet.
 """
 
 import random
@@ -27,6 +30,7 @@ STATEMENT = re.compile(
     r"(?: WHERE \((?P<cursor>t\.[^ ]+) >= @since AND (?P=cursor) < @until\) OR (?P=cursor) IS NULL)?",
     re.DOTALL,
 )
+REMOVAL = re.compile(r"DELETE FROM `(?P<table>[^`]+)` WHERE timestamp < @before AND STARTS_WITH\(dag_name, @dag\)")
 COUNT = {"name": "_rows_of_key", "type": "INTEGER"}
 
 
@@ -44,6 +48,14 @@ class Table(msgspec.Struct):
     schema: list[Row]
     rows: list[Row] = []
 
+    def write(self, message: bytes) -> None:
+        """What a subscription writes of one message. Raises ValueError for one that it would not write."""
+        fields, columns = msgspec.json.decode(message, type=Row), {each["name"]: each for each in self.schema}
+        required = {name for name, column in columns.items() if column.get("mode") == "REQUIRED"}
+        if not fields.keys() <= columns.keys() or not required <= fields.keys():
+            raise ValueError(f"{sorted(fields)} are not the columns of the table")
+        self.rows.append({name: _stored(columns[name]["type"], value) for name, value in fields.items()})
+
 
 class Job(msgspec.Struct):
     """A query that was run, and its result."""
@@ -52,6 +64,8 @@ class Job(msgspec.Struct):
     table: Table
     made: float
     asked: int = 0
+    affected: int | None = None
+    """Of a statement that changes rows, how many."""
 
 
 class BigQuery(GoogleSystem):
@@ -67,6 +81,7 @@ class BigQuery(GoogleSystem):
         self.requests_by_id: dict[str, str] = {}
         self.parameters: list[Mapping[str, str]] = []
         self.busy = 0
+        self.streamed_since: datetime | None = None
         self.largest_page = 10_000
         self.location = "US"
         self._order = random.Random(f"{setup.seed} bigquery")
@@ -111,6 +126,8 @@ class BigQuery(GoogleSystem):
         if body.get("useLegacySql") is not False or body.get("parameterMode") != "NAMED":
             raise Refusal(400, "invalid", "this fake takes standard SQL with named parameters only")
         parameters = {each["name"]: each["parameterValue"]["value"] for each in body.get("queryParameters", [])}
+        if removal := REMOVAL.fullmatch(str(body["query"])):
+            return self._remove(project, removal["table"], parameters, str(body["requestId"]))
         table = self._result_of(str(body["query"]), parameters)
         if body.get("dryRun"):
             return {"schema": {"fields": table.schema}, "jobComplete": True, "totalBytesProcessed": "0"}
@@ -123,6 +140,22 @@ class BigQuery(GoogleSystem):
         if request_id:
             self.requests_by_id[request_id] = job_id
         return self._page(job_id, 0, int(body.get("maxResults", self.largest_page)))
+
+    def _remove(self, project: str, name: str, parameters: Mapping[str, str], request_id: str) -> Row:
+        held = self.tables.get(name)
+        if held is None:
+            raise Refusal(404, "notFound", f"Not found: Table {name} was not found in location {self.location}")
+        if request_id not in self.requests_by_id:
+            before = _microseconds(parameters["before"])
+            old = [r for r in held.rows if r["timestamp"] < before and r["dag_name"].startswith(parameters["dag"])]
+            since = self.streamed_since
+            if since is not None and any(row["timestamp"] >= _microseconds(since.isoformat()) for row in old):
+                what = f"UPDATE or DELETE statement over table {name} would affect rows in the streaming buffer"
+                raise Refusal(400, "invalidQuery", f"{what}, which is not supported")
+            held.rows = [row for row in held.rows if row not in old]
+            self.requests_by_id[request_id] = f"job_{len(self.jobs)}"
+            self.jobs[f"job_{len(self.jobs)}"] = Job(project, Table([]), self.clock(), affected=len(old))
+        return self._page(self.requests_by_id[request_id], 0, 0)
 
     def _results(self, project: str, job_id: str, query: Mapping[str, str]) -> Row:
         job = self.jobs.get(job_id)
@@ -143,6 +176,8 @@ class BigQuery(GoogleSystem):
         job.asked += 1
         if job.asked <= self.busy:
             return {"jobReference": reference, "jobComplete": False}
+        if job.affected is not None:
+            return {"jobReference": reference, "jobComplete": True, "numDmlAffectedRows": str(job.affected)}
         rows = job.table.rows
         end = min(start + min(most, self.largest_page), len(rows))
         page: Row = {
@@ -195,6 +230,15 @@ def _put(held: dict[str, Table], body: Row) -> Row:
 
 def _names(columns: str) -> list[str]:
     return re.findall(r"t\.`([^`]+)`", columns)
+
+
+def _stored(kind: str, value: Any) -> Any:
+    """A field of JSON as a column of this type keeps it. Raises ValueError for one that does not fit."""
+    if kind == "TIMESTAMP" and isinstance(value, str):
+        return _microseconds(value)
+    if type(value) is not {"INTEGER": int, "STRING": str}.get(kind):
+        raise ValueError(f"{value!r} is no {kind}")
+    return value
 
 
 def _microseconds(text: str) -> int:

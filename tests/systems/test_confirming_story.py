@@ -50,6 +50,7 @@ name: ads
 source: {{system: files, rate_limit: none}}
 sink: {{system: {system}, rate_limit: none, batch_size: 10, lanes: 1, redeliver_after: 10ms}}
 streams: {{rows: {{hold_back: 0s, path: {path}, key: [id], settings: {settings}}}}}
+monitoring: {{enabled: true}}
 """
 EVENT = """{
         "transaction_id": f"order-{row['id']}",
@@ -115,6 +116,17 @@ class Story:
         (stream,) = found["streams"].values()
         names = ("delivered", "rejected", "exhausted", "unchanged", "duplicate")
         return {name: stream[name] for name in names if stream[name]}
+
+    @property
+    def told(self) -> dict[int, int]:
+        """The monitoring table: how many were sent, and the rows of each other kind."""
+        with self.hub.embedded.state.reading() as connection:
+            rows = connection.execute(
+                "SELECT type_id, sum(CASE type_id WHEN -2 THEN CAST(info AS INT) ELSE 1 END), min(location <> '') "
+                "FROM tcrm_monitoring_table GROUP BY 1"
+            ).fetchall()
+        assert all(somewhere for _, _, somewhere in rows)
+        return {type_id: count for type_id, count, _ in rows}
 
     def replay(self) -> dict[str, Any]:
         query = FailureQuery("ads")
@@ -235,10 +247,12 @@ def test_requests_that_failed_become_failures_and_a_replay_brings_them_there(
     assert len({each["key"] for each in failures}) == len(failures) == ROWS
     assert story.audited() == {outcome: ROWS}
     assert story.run()["duplicate"] == ROWS
+    assert story.told == {-2: ROWS, number: ROWS}
 
     fail(story.system, "")
     replayed = story.replay()
 
+    assert story.told == {-2: 2 * ROWS, number: ROWS, -4: 1}
     assert (replayed["state"], replayed["delivered"]) == ("settled", ROWS)
     assert story.confirmation["pending_records"] == ROWS
     assert story.sweep(8 * 3_600)["confirmed"] == 3

@@ -63,9 +63,10 @@ def a_shelf() -> Shelf:
     return shelf
 
 
-def a_world(folder: Path, overlap: float = 0, **settings: Any) -> World:
+def a_world(folder: Path, overlap: float = 0, monitored: str = "", **settings: Any) -> World:
     """Without overlap nothing that was passed over is read again by chance."""
-    world = World(folder, make_stream(overlap=timedelta(hours=overlap)), a_shelf(), page_size=14, **settings)
+    stream = make_stream(overlap=timedelta(hours=overlap), monitored=monitored)
+    world = World(folder, stream, a_shelf(), page_size=14, **settings)
     world.target.refused = {f"K{REFUSED}"}
     return world
 

@@ -15,7 +15,7 @@ from infra.log import silent
 from infra.operations import Operations
 from infra.runner import run_streams
 from infra.wiring import ROOT, Hub
-from shared.errors import StoreUnavailable
+from shared.errors import KILLED_ITS_SINK, StoreUnavailable
 from shared.fetch import Order
 from tests.sandbox import Sandbox
 
@@ -91,3 +91,21 @@ def test_a_stream_that_lacks_a_setting_keeps_no_other_from_being_swept(tmp_path:
     ((event, facts),) = said
     assert (event, facts["integration"], facts["stream"]) == ("stream_not_swept", ONE, "tasks")
     assert "tasks" in facts["error"]
+
+
+def test_a_dead_letter_is_told_to_the_table_of_its_integration(tmp_path: Path, hub: Hub) -> None:
+    (tmp_path / "functions" / ONE / "integration.yaml").write_text(
+        INTEGRATION.format(name=ONE) + "monitoring: {enabled: true, table: dead}\n"
+    )
+    monitored = Hub(hub.environ, tmp_path / "functions")
+    try:
+        for name in (ONE, OTHER):
+            assert Handlers(monitored, name, silent).source(b"", {}).status == 200
+            for batch in monitored.home.batches.unsettled(name):
+                data = monitored.home.blobs.read(batch.blob, batch.offset, batch.length)
+                assert Operations(monitored, silent).bury(data).status == 204
+        with monitored.embedded.state.reading() as connection:
+            told = connection.execute("SELECT DISTINCT dag_name, type_id FROM dead").fetchall()
+    finally:
+        monitored.close()
+    assert told == [(f"{ONE}.customers", KILLED_ITS_SINK)]

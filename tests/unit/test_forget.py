@@ -59,6 +59,10 @@ class Place:
             return embedded.forget(self.home, key, [TELLING])
         return google.forget(self.home, STREAMS, key, [TELLING])
 
+    def counted(self, **counts: int) -> dict[str, int]:
+        """Embedded, the monitoring table is one of the places; in BigQuery nobody can be found."""
+        return counts | ({"monitoring rows": 0} if isinstance(self.home, EmbeddedHome) else {})
+
     def traces(self) -> dict[str, int]:
         if isinstance(self.home, EmbeddedHome):
             return embedded.find_traces(self.home, PERSON, [TELLING])
@@ -163,11 +167,11 @@ def in_ledger(ports: Home) -> list[str]:
 def test_what_tells_of_a_person_goes_and_what_is_known_of_the_record_stays(place: Place) -> None:
     batch, failures = remember(place.ports)
     known = in_ledger(place.ports)
-    assert place.traces() == {"cells": 1, "failures": 3, "batches": 2}
+    assert place.traces() == place.counted(cells=1, failures=3, batches=2)
 
     receipt = place.forget()
 
-    assert receipt["erased"] == {"cells": 1, "failures": 3, "batches": 2, "archived records": 2}
+    assert receipt["erased"] == place.counted(cells=1, failures=3, batches=2, **{"archived records": 2})
     assert NAME not in place.everything() and PERSON not in place.everything()
     assert in_ledger(place.ports) == known
     assert balanced(place.ports)
@@ -178,7 +182,7 @@ def test_what_tells_of_a_person_goes_and_what_is_known_of_the_record_stays(place
     assert place.ports.blobs.read(batch.blob)[-5:] == b"after"
     (last,) = [f for f in place.ports.failures.find(FailureQuery(*OF_TASKS, include_closed=True)) if f.key == "t7"]
     assert last == failures[3]
-    assert place.traces() == {"cells": 0, "failures": 0, "batches": 0}
+    assert place.traces() == place.counted(cells=0, failures=0, batches=0)
     assert not any(place.forget()["erased"].values())
 
 
@@ -234,7 +238,7 @@ def test_the_key_of_a_record_that_tells_of_others_names_its_content_alone(place:
 
     receipt = place.forget("t3")
 
-    assert receipt["erased"] == {"cells": 0, "failures": 0, "batches": 1, "archived records": 1}
+    assert receipt["erased"] == place.counted(cells=0, failures=0, batches=1, **{"archived records": 1})
     assert in_ledger(place.ports) == known
     assert balanced(place.ports)
 

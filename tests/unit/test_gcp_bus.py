@@ -15,7 +15,7 @@ from infra.gcp.bus import REQUEST_BYTES, REQUEST_MESSAGES, requests
 from infra.gcp.clients import connect_publisher, connect_subscriber
 from infra.gcp.provision import provision, subscriptions
 from shared.errors import ConfigError, StoreUnavailable
-from shared.ports import Message, dead_topic, topic_of
+from shared.ports import Message, dead_topic, monitoring_topic, topic_of
 from tests.contract.suite import eventually
 from tests.emulators import Emulators
 from tests.unit.gcp_homes import Hub
@@ -187,6 +187,12 @@ def test_a_second_provision_finds_everything_and_moves_the_pushes(
     assert stored.retry_policy.minimum_backoff.total_seconds() == 10
     for name in ("shop", "market"):
         provision(hub.project, {name: 10.0}, "http://127.0.0.1:9")
+
+
+def test_the_topic_of_monitoring_rows_is_made_where_there_are_any() -> None:
+    assert monitoring_topic("shop") not in [each.topic for each in subscriptions("shop", 10.0)]
+    (made,) = [e for e in subscriptions("shop", 10.0, monitored=True) if e.topic == monitoring_topic("shop")]
+    assert (made.path, made.dead) == ("", "")
 
 
 def test_every_dead_letter_has_a_subscription_that_keeps_it() -> None:

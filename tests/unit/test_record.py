@@ -64,12 +64,19 @@ def test_an_envelope_comes_out_as_it_went_in(records: list[Record]) -> None:
 
 
 @STEADY
-@given(st.lists(RECORDS, max_size=5), TEXT, TEXT)
+@given(st.lists(RECORDS, max_size=5), TEXT, TEXT, st.one_of(st.just(""), st.just('],"location":""}'), TEXT))
 def test_an_envelope_joined_from_encoded_records_has_the_same_bytes(
-    records: list[Record], run: str, batch: str
+    records: list[Record], run: str, batch: str, location: str
 ) -> None:
-    joined = join_envelope("shop", "things", run, batch, 2, [record.to_bytes() for record in records])
-    assert joined == Envelope("shop", "things", run, batch, 2, records).to_bytes()
+    joined = join_envelope("shop", "things", run, batch, 2, [record.to_bytes() for record in records], location)
+    assert joined == Envelope("shop", "things", run, batch, 2, records, location).to_bytes()
+
+
+def test_a_message_of_an_earlier_version_does_not_say_where_it_came_from() -> None:
+    envelope = an_envelope(Record("k", "v", "upsert", "", "", {}))
+    earlier = envelope.to_bytes().replace(b',"location":""', b"")
+    assert b"location" not in earlier
+    assert Envelope.from_bytes(earlier) == envelope
 
 
 @pytest.mark.parametrize(
