@@ -402,7 +402,7 @@ def cleanup(session: Session, name: str | None, everything: bool, older_than: st
     age = duration(older_than, "--older-than") if older_than else None
     document = queries.cleanup(session.hub, name, age)
     emit(document) if session.json else render.cleanup(document)
-    return 0
+    return 4 if any("error" in done for done in document["integrations"].values()) else 0
 
 
 also_called(cleanup, "tcrm_monitoring_cleanup")  # as in TaglessCRM

@@ -127,6 +127,8 @@ class Integration(msgspec.Struct, frozen=True):
     alerts: Alerts
     folder: Path
     file: Path
+    overlaid: dict[str, tuple[Path, int]] = {}
+    """Streams of which the overlay says something: its file, and the line where it does."""
 
 
 def load(
@@ -268,7 +270,14 @@ class _Reading:
             alerts=top.get("alerts", Alerts()),
             folder=self.base.file.parent,
             file=self.base.file,
+            overlaid={name: place for name in streams if (place := self.overlaid(name)) is not None},
         )
+
+    def overlaid(self, stream: str) -> tuple[Path, int] | None:
+        path = (self.folder, "streams", stream)
+        if self.overlay is None or not self.overlay.has(path):
+            return None
+        return self.overlay.file, self.overlay.line(path)
 
     def streams(self, value: Any, options_of: OptionsOf, thorough: bool) -> dict[str, StreamConfig]:
         if not isinstance(value, dict) or not value:

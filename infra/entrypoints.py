@@ -46,6 +46,7 @@ class Reply(msgspec.Struct, frozen=True):
     error: WaybillError | None = None
     target: str = ""
     """The system that answered so, where the stream has one of its own."""
+    stream: str = ""
 
 
 class _PushMessage(msgspec.Struct, rename="camel"):
@@ -140,7 +141,8 @@ class Handlers:
             if isinstance(error, AuthError):
                 self.watch.refused(stream)
             status = 400 if isinstance(error, MalformedEnvelope) else 503
-            return Reply(status, wait=stream.redeliver_after, error=error, target=stream.rules.target)
+            wait, target = stream.redeliver_after, stream.rules.target
+            return Reply(status, wait=wait, error=error, target=target, stream=stream.name)
         if isinstance(done, Settled):
             if done.sent:
                 self.watch.answered(stream)

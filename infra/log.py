@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 import msgspec
 
-_ERRORS = frozenset({"run_failed", "alert_raised", "connector_fell_over", "delivery_failed"})
+_ERRORS = frozenset({"run_failed", "alert_raised", "connector_fell_over", "delivery_failed", "monitoring_lost"})
 _lock = threading.Lock()
 
 

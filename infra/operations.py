@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from infra.alerting import teller
+from infra.config import Integration
 from infra.entrypoints import Reply, _decode_push, problem
 from infra.quantities import parse_duration
 from infra.queries import cleanup
@@ -17,7 +18,7 @@ from shared.errors import ConfigError, Leased, MalformedEnvelope, WaybillError
 from shared.ports import FailureQuery, Notice
 from shared.record import Envelope
 from shared.replay import replay
-from shared.sweep import sweep
+from shared.sweep import Swept, sweep
 
 
 class _Asked(msgspec.Struct, forbid_unknown_fields=True):
@@ -66,19 +67,33 @@ class Operations:
         alerts. A stream that lacks a setting is named and keeps no other from being looked after."""
         asked = _asked(body)
         done: dict[str, Any] = {}
+        status = 200
         for name, integration in self.hub.integrations.items():
             if asked.integration in (None, name):
-                streams, broken = self.hub.sound_streams(integration, disabled=True)
-                for stream, error in broken.items():
-                    self.notice("stream_not_swept", integration=name, stream=stream, error=str(error))
-                after = integration.alerts.consecutive_failures
-                tell = teller(self.hub, name, self.notice)
-                swept = sweep(streams, self.hub.home, self.notice, after, tell, self.hub.open_sink, self._stopping)
-                done[name] = msgspec.to_builtins(swept)
-        return Reply(200, {"schema_version": 1, "integrations": done})
+                try:
+                    done[name] = msgspec.to_builtins(self._swept(integration))
+                except WaybillError as error:
+                    self.notice("integration_not_swept", integration=name, error=type(error).__name__)
+                    done[name] = {"error": {"class": type(error).__name__, "message": str(error)}}
+                    status = 503
+        return Reply(status, {"schema_version": 1, "integrations": done})
 
-    def _stopping(self) -> bool:
-        return self.hub.clock.stopping
+    def _swept(self, integration: Integration) -> Swept:
+        hub, name = self.hub, integration.name
+        streams, broken = hub.sound_streams(integration, disabled=True)
+        for stream, error in broken.items():
+            self.notice("stream_not_swept", integration=name, stream=stream, error=str(error))
+        enabled = [each.name for each in integration.streams.values() if each.enabled]
+        return sweep(
+            streams,
+            hub.home,
+            self.notice,
+            integration.alerts.consecutive_failures,
+            teller(hub, name, self.notice),
+            sending=() if hub.home.schedule.paused(name) else enabled,
+            open_sink=hub.open_sink,
+            stopping=lambda: hub.clock.stopping,
+        )
 
     def dead_letter(self, body: bytes) -> Reply:
         """A message that killed its sink again and again: what is pending of its batch becomes exhausted failures."""
@@ -131,7 +146,9 @@ class Operations:
 
         asked = _asked(body)
         age = timedelta(seconds=_seconds(asked.older_than)) if asked.older_than else None
-        return Reply(200, {"schema_version": 1, **cleanup(self.hub, asked.integration, age)})
+        document = cleanup(self.hub, asked.integration, age)
+        status = 503 if any("error" in done for done in document["integrations"].values()) else 200
+        return Reply(status, {"schema_version": 1, **document})
 
 
 def _asked(body: bytes) -> _Asked:

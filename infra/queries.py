@@ -9,14 +9,14 @@ from typing import Any
 import msgspec
 
 from infra import config, environment
-from infra.mistakes import ConfigMistakes
+from infra.mistakes import ConfigMistakes, Mistake
 from infra.rates import overdrawn, unlimited
 from infra.report import rules_of, run_report, stamp, state_of, systems_of
 from infra.wiring import Hub
 from shared.accounting import Counts, StreamAudit, audit_stream
-from shared.cleanup import OldRows, clean_up
+from shared.cleanup import Cleaned, OldRows, clean_up
 from shared.declared.faults import Faults
-from shared.errors import CUSTOMER_MISSING, NUMBERS, ConfigError
+from shared.errors import CUSTOMER_MISSING, NUMBERS, ConfigError, WaybillError
 from shared.outcome import OUTCOMES
 from shared.ports import Failure, FailureQuery, Run, lease_name
 from shared.stream import Stream
@@ -72,7 +72,7 @@ def check(hub: Hub, name: str | None) -> dict[str, Any]:
                 if stream.enabled:
                     hub.rules(integration.name, stream)
             except ConfigError as error:
-                mistakes += _mistakes_of(error, str(integration.file), f"streams.{stream.name}")
+                mistakes += _mistakes_of(error, integration, stream.name)
         for system in _systems_in_use(hub, integration):
             if "." in system:
                 continue
@@ -112,19 +112,29 @@ def _mistakes_of_sinks(hub: Hub, integration: config.Integration) -> list[dict[s
         try:
             hub.check_sinks([stream])
         except ConfigError as error:
-            found.append(_mistake(str(integration.file), f"streams.{stream.name}", str(error), error.cure))
+            file, path, line = _place_of(integration, stream.name)
+            found.append({**_mistake(file, path, str(error), error.cure), "line": line})
     return found
 
 
-def _mistakes_of(error: ConfigError, file: str, path: str) -> list[dict[str, Any]]:
+def _place_of(integration: config.Integration, stream: str) -> tuple[str, str, int | None]:
+    """Where a stream is written: file, path in it, line. The overlay's word is the last one."""
+    overlaid = integration.overlaid.get(stream)
+    if overlaid is None:
+        return str(integration.file), f"streams.{stream}", None
+    return str(overlaid[0]), f"{integration.name}.streams.{stream}", overlaid[1]
+
+
+def _mistakes_of(error: ConfigError, integration: config.Integration, stream: str) -> list[dict[str, Any]]:
     """Each thing that is wrong with a stream's own keys, or the one that there is."""
+    file, path, line = _place_of(integration, stream)
     declared = error.__cause__
     if isinstance(declared, Faults):
         return [
-            {**_mistake(file, f"{path}.{fault.path}", fault.found, fault.cure), "expected": fault.expected}
-            for fault in declared.mistakes
+            msgspec.to_builtins(Mistake(file, f"{path}.{each.path}", line, each.found, each.expected, each.cure))
+            for each in declared.mistakes
         ]
-    return [_mistake(file, path, str(error), error.cure)]
+    return [{**_mistake(file, path, str(error), error.cure), "line": line}]
 
 
 def _mistake(file: str, path: str, found: str, cure: str) -> dict[str, Any]:
@@ -344,17 +354,17 @@ def plan(hub: Hub, name: str, stream_name: str | None) -> dict[str, Any]:
         finally:
             source.close()
             sink.close()
-        # A target that takes one record a call is asked before it creates: two calls for a new one.
-        sent = planned.creates + planned.updates
-        calls = planned.pages + (sent + planned.creates if together == 1 else -(-sent // together))
+        # A target that takes one record a call and can be asked is, before it creates: two calls for a new one.
+        asks = planned.creates if planned.asks and together == 1 else 0
+        writes = -(-(planned.creates + planned.updates) // together)
         documents[stream.name] = {
             **planned.counts.as_dict(),
             "creates": planned.creates,
             "updates": planned.updates,
-            "calls": calls,
+            "calls": planned.pages + asks + writes,
             "minutes": round(
-                _minutes(planned.pages, integration.source.limit)
-                + _minutes(calls - planned.pages, integration.sink.limit),
+                _minutes(planned.pages, hub.rate(stream, integration.source))
+                + _minutes(asks + writes, hub.rate(stream, integration.sink)),
                 2,
             ),
             "cost_usd": None if hub.on_google_cloud else 0.0,
@@ -375,17 +385,24 @@ def _minutes(calls: int, rate: Any) -> float:
 
 
 def cleanup(hub: Hub, name: str | None, age: timedelta | None) -> dict[str, Any]:
+    """What was removed of each integration, or why nothing more was: `error`, which keeps no other one waiting."""
     chosen = [hub.integration(name)] if name else list(hub.integrations.values())
-    cleaned = {}
+    cleaned: dict[str, Any] = {}
     for integration in chosen:
         keep, monitoring = integration.retention, integration.monitoring
         rows_age = age if age is not None else timedelta(seconds=keep.monitoring)
-        done = clean_up(
-            hub.home,
-            integration.name,
-            age if age is not None else timedelta(seconds=keep.archive),
-            age if age is not None else timedelta(seconds=keep.closed_failures),
-            OldRows(monitoring.dataset, monitoring.table, rows_age) if monitoring.enabled else None,
-        )
-        cleaned[integration.name] = msgspec.to_builtins(done)
+        try:
+            done = clean_up(
+                hub.home,
+                integration.name,
+                age if age is not None else timedelta(seconds=keep.archive),
+                age if age is not None else timedelta(seconds=keep.closed_failures),
+                OldRows(monitoring.dataset, monitoring.table, rows_age) if monitoring.enabled else None,
+                list(integration.streams),
+            )
+        except WaybillError as error:
+            what = {"class": type(error).__name__, "message": str(error), "cure": error.cure}
+            cleaned[integration.name] = {**msgspec.to_builtins(Cleaned()), "error": what}
+        else:
+            cleaned[integration.name] = msgspec.to_builtins(done)
     return {"integrations": cleaned}

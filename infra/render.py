@@ -144,7 +144,7 @@ def status(document: dict[str, Any]) -> None:
                 _print(f"  {s['name']}: {confirmation['pending_records']:,} pending confirmation")
             if confirmation["refused"]:
                 reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(confirmation["refused"].items()))
-                _print(f"  {s['name']}: accepted, then refused: {reasons}")
+                _print(f"  {s['name']}: accepted, and then: {reasons}")
     for alert, text in document["alerts"].items():
         _print(Text(f"alert {alert}: {text}", style="red"))
 
@@ -213,6 +213,10 @@ def replay_plan(document: dict[str, Any]) -> None:
         f"{document['planned']:,} failures ({kinds}), {document['superseded']:,} of them superseded by newer versions",
         f"about {document['calls']:,} calls, {document['minutes']:.1f} minutes at the rate limit",
     )
+    if "unknown" in document["outcomes"]:
+        _print(
+            "the target is asked for what is unknown; one that cannot be asked is sent it, and may have it twice then"
+        )
 
 
 def replay(document: dict[str, Any]) -> None:

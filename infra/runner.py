@@ -6,7 +6,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -23,7 +23,7 @@ from shared.errors import AuthError, ConfigError, Leased, StoreUnavailable, Tran
 from shared.fetch import Order, fetch, note_result, publish_again
 from shared.ports import Notice, Run, continuation_topic, dead_topic, topic_of
 from shared.stream import Stream
-from shared.sweep import conclude_runs, find_lost
+from shared.sweep import conclude_runs, find_lost, send_the_early_again
 
 MOST_CONSUMERS: Final = 32
 OUTAGE_TRIES: Final = 3
@@ -57,9 +57,9 @@ class Consumers:
         }
         self.topics = list(self._handlers)
         self.done = threading.Event()
-        self.trouble: dict[str, WaybillError] = {}
-        """What a human has to mend, by target: the integration's ("") or a stream's own. One is no trouble of others.
-        """
+        self.trouble: dict[tuple[str, str], WaybillError] = {}
+        """What a human has to mend, by target and stream. The integration's target is "", and means all of its streams;
+        a stream's own target may answer nobody (stream ""), or refuse what that one stream says."""
         self.crash: Exception | None = None
         self.silence: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -118,14 +118,14 @@ class Consumers:
             self.bus.acknowledge(claimed)
             return
         if isinstance(reply.error, AuthError | ConfigError):
-            self._note(reply.error, reply.target)
+            self._note(reply.error, (reply.target, reply.stream if reply.target else ""))
         elif reply.outage:
             with self._lock:
                 self.silence[reply.target] += 1
                 silent_enough = self.silence[reply.target] >= OUTAGE_TRIES
             if silent_enough:
                 detail = (reply.body or {}).get("detail", "no answer")
-                self._note(TransientError(f"the target answers nobody: {detail}"), reply.target)
+                self._note(TransientError(f"the target answers nobody: {detail}"), (reply.target, ""))
         elif reply.error is None:
             self.silence.pop(reply.target, None)
         self.bus.refuse(claimed, reply.wait)
@@ -133,29 +133,35 @@ class Consumers:
     @property
     def in_order(self) -> bool:
         """Whether it is any use to go on at all."""
-        return self.endure or ("" not in self.trouble and self.crash is None)
+        return self.endure or (("", "") not in self.trouble and self.crash is None)
 
     def serves(self, stream: Stream) -> bool:
         """Whether it is any use to go on with this stream."""
-        return self.in_order and stream.rules.target not in self.trouble
+        return self.in_order and self.trouble_of(stream) is None
 
-    def _note(self, error: WaybillError, target: str = "") -> None:
+    def trouble_of(self, stream: Stream) -> WaybillError | None:
+        target = stream.rules.target
+        return self.trouble.get(("", "")) or self.trouble.get((target, "")) or self.trouble.get((target, stream.name))
+
+    def _note(self, error: WaybillError, of: tuple[str, str] = ("", "")) -> None:
         if self.endure:
             return
         with self._lock:
-            self.trouble.setdefault(target, error)
+            self.trouble.setdefault(of, error)
         self.bus.wake()
 
 
 class Elsewhere:
     """On Google Cloud the sink functions take the messages: here one only waits for what becomes of them."""
 
-    trouble: Mapping[str, WaybillError] = {}
     crash: Exception | None = None
     in_order = True
 
     def serves(self, stream: Stream) -> bool:
         return True
+
+    def trouble_of(self, stream: Stream) -> WaybillError | None:
+        return None
 
     def start(self) -> None:
         """Pub/Sub pushes by itself."""
@@ -245,6 +251,7 @@ def run_streams(
                 result.state = "stopped"
                 continue
             try:
+                send_the_early_again(stream, hub.home, notice)
                 read_stream(hub, stream, order, notice, result, consumers, watch)
                 settle_stream(hub, stream, consumers, result, watch)
             except Leased as error:
@@ -337,7 +344,7 @@ def settle_stream(
             if known.id == run.id:
                 result.runs[place] = run
     pending = next(home.batches.unsettled(stream.integration, stream.name), None) is not None
-    trouble = consumers.trouble.get(stream.rules.target) or consumers.trouble.get("")
+    trouble = consumers.trouble_of(stream)
     if trouble is not None and (pending or result.state == "stopped"):
         result.state, result.error = "failed", trouble
     elif pending:

@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -217,6 +217,8 @@ class Hub:
     def stream(self, integration: config.Integration, each: config.StreamConfig) -> Stream:
         """Raises ConfigError where a key of the stream's own is missing."""
         stream = self._one_way(integration, each)
+        if stream.rules.place:
+            stream = msgspec.structs.replace(stream, others=tuple(self._others(integration, stream)))
         if not stream.rules.two_way:
             return stream
         ends = integration.sink.system, integration.source.system
@@ -227,6 +229,17 @@ class Hub:
                 return msgspec.structs.replace(stream, opposite=opposite) if opposite.rules.two_way else stream
         return stream
 
+    def _others(self, integration: config.Integration, stream: Stream) -> Iterator[str]:
+        """The streams that write to the same place, enabled or not: what they did is done."""
+        for other in integration.streams.values():
+            if other.name != stream.name:
+                try:
+                    place = self.rules(integration.name, other).place
+                except ConfigError:
+                    continue
+                if place == stream.rules.place:
+                    yield other.name
+
     def _one_way(self, integration: config.Integration, each: config.StreamConfig) -> Stream:
         rules = self.rules(integration.name, each)
         hold_back = config.HOLD_BACK if rules.hold_back is None else rules.hold_back
@@ -236,7 +249,7 @@ class Hub:
             rules=rules,
             source_system=_short(rules.source or integration.source.system),
             lanes=integration.sink.lanes,
-            batch_size=integration.sink.batch_size,
+            batch_size=min(integration.sink.batch_size, rules.batch_size or integration.sink.batch_size),
             since=each.since or datetime(1970, 1, 1, tzinfo=UTC),
             overlap=timedelta(seconds=each.overlap),
             hold_back=timedelta(seconds=hold_back if each.hold_back is None else each.hold_back),
@@ -264,7 +277,8 @@ class Hub:
         integration = self.integration(stream.integration)
         end, system = integration.source, self.ends(stream)[0]
         module = _system(system)
-        connection = self._connection(stream, "source", system, self._rate(system, end), end.page_size, end.retry, more)
+        rate = self.rate(stream, end)
+        connection = self._connection(stream, "source", system, rate, end.page_size, end.retry, more)
         source: Source = module.open_source(connection, stream.rules.read)
         return source
 
@@ -281,7 +295,7 @@ class Hub:
         """Raises ConfigError where a secret is missing."""
         end, system = self.integration(stream.integration).sink, self.ends(stream)[1]
         module = _system(system)
-        connection = self._connection(stream, "sink", system, self._rate(system, end), end.batch_size, end.retry)
+        connection = self._connection(stream, "sink", system, self.rate(stream, end), end.batch_size, end.retry)
         sink: Sink = module.open_sink(connection, stream.rules.write)
         return sink
 
@@ -290,9 +304,10 @@ class Hub:
         integration = self.integration(stream.integration)
         return stream.rules.source or integration.source.system, stream.rules.target or integration.sink.system
 
-    def _rate(self, system: str, end: config.SourceConfig | config.SinkConfig) -> Rate | None:
-        """This end's own part of what the system allows, whatever other ends take of it. An end that states none, and
-        means another system for each stream, has all that each of them allows."""
+    def rate(self, stream: Stream, end: config.SourceConfig | config.SinkConfig) -> Rate | None:
+        """This end's own part of what the stream's system allows, whatever other ends take of it. An end that states
+        none, and means another system for each stream, has all that each of them allows."""
+        system = self.ends(stream)[0 if isinstance(end, config.SourceConfig) else 1]
         if system == end.system or end.rate_limit is not config.UNSTATED:
             return end.limit
         variables = environment.SYSTEM_VARIABLES.get(system)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from typing import Final
 
 import msgspec
 
+from shared.confirm import LAST_LOOK
 from shared.ports import Home
+
+LATEST: Final = timedelta(seconds=2 * LAST_LOOK)
+"""No look at a request is further away."""
 
 
 class Cleaned(msgspec.Struct):
@@ -32,15 +38,18 @@ def clean_up(
     archive_age: timedelta,
     failure_age: timedelta,
     monitoring: OldRows | None = None,
+    streams: Sequence[str] = (),
 ) -> Cleaned:
-    """Removes archives whose batches are all settled, failures that are closed, what targets said of requests that have
-    ended (by the failures' age) and, where the integration is monitored, rows of its table, once they are old enough.
+    """Removes archives whose batches are all settled and, of `streams`, no part of a request that may still fail;
+    failures that are closed; what targets said of requests that have ended (by the failures' age); and, where the
+    integration is monitored, rows of its table: all once they are old enough.
 
     Open failures, pending requests, ledger cells and the batches themselves stay: nothing that was delivered goes
     again.
     """
     now = home.clock.now()
     needed = {batch.blob for batch in home.batches.unsettled(integration)}
+    needed |= {blob for stream in streams for blob in _unconfirmed(home, integration, stream)}
     cleaned = Cleaned()
     for name, written_at in list(home.blobs.names(f"archive/{integration}/")):
         if name not in needed and written_at <= now - archive_age:
@@ -52,3 +61,11 @@ def clean_up(
         before = now - monitoring.age
         cleaned.monitoring = home.monitoring.remove(integration, monitoring.dataset, monitoring.table, before)
     return cleaned
+
+
+def _unconfirmed(home: Home, integration: str, stream: str) -> Iterator[str]:
+    """The archives of requests that may fail yet: their records would become failures."""
+    for awaited in home.confirmations.due(integration, stream, home.clock.now() + LATEST):
+        batch = home.batches.get(awaited.batch)
+        if batch is not None:
+            yield batch.blob

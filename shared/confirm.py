@@ -21,6 +21,9 @@ waits, for a day at most."""
 NOT_TOLD: Final = frozenset(("UNSPECIFIED", "UNKNOWN"))
 """What Google's APIs say where they give no reason."""
 
+NEVER_CONFIRMED: Final = "NEVER_CONFIRMED"
+"""Stands where the target never said what became of a request."""
+
 State = Literal["pending", "confirmed", "partial", "failed", "gone"]
 
 
@@ -101,17 +104,28 @@ def looked_at(awaited: Awaited, found: Confirmation, now: datetime) -> Awaited:
         look_at = max(awaited.sent_at + timedelta(seconds=wait), now + timedelta(seconds=FIRST_LOOK))
         return msgspec.structs.replace(awaited, looks=looks, look_at=look_at)
     refused = found.refused
-    if found.state == "failed":
-        refused = {reason: count or awaited.records for reason, count in (refused or {"UNSPECIFIED": 0}).items()}
+    gone = found.state in ("pending", "gone")
+    if gone:
+        refused = {NEVER_CONFIRMED: awaited.records}
+    elif found.state == "failed":
+        refused = counted(refused or {"UNSPECIFIED": 0}, awaited.records)
     return msgspec.structs.replace(
         awaited,
         looks=looks,
-        state="gone" if found.state == "pending" else found.state,
+        state="gone" if gone else found.state,
         refused=refused,
         repeats=found.repeats,
         warnings=found.warnings,
         ended_at=now,
     )
+
+
+def counted(refused: dict[str, int], records: int) -> dict[str, int]:
+    """The records of a request that failed, by reason. Reasons of which no count was told share what is left."""
+    told = {reason: count for reason, count in refused.items() if count}
+    untold = " or ".join(sorted(refused.keys() - told.keys()))
+    left = records - sum(told.values())
+    return told | ({untold: left} if untold and left > 0 else {})
 
 
 def postponed(awaited: Awaited, now: datetime) -> Awaited:

@@ -12,7 +12,8 @@ Order of effects, and what a crash between two of them does:
    write, fenced by the attempt. A crash before is case 3; a crash after, but before the message is acknowledged, brings
    the message again, and step 1 finds the batch settled. Where the integration is monitored its rows are part of this
    write (embedded), or are published and awaited before it (Google Cloud): a crash in between, or a later attempt that
-   took over, brings them twice, never not at all.
+   took over, brings them twice. Where Pub/Sub does not take them, they are given up, and the log says so: no report is
+   worth leaving in doubt what was sent.
 5. The caller acknowledges the message, or refuses it so that it comes again.
 """
 
@@ -47,6 +48,7 @@ from shared.ledger import (
     judge_content,
     judge_once,
     judge_version,
+    undone_since,
 )
 from shared.monitoring import MonitoringRow, failure_rows, monitored, sent_rows
 from shared.opposite import Beside
@@ -55,6 +57,7 @@ from shared.outcome import (
     FAILED,
     LETTERS,
     Absent,
+    CannotAsk,
     Found,
     Outcome,
     Verdict,
@@ -180,6 +183,8 @@ class Delivery:
         replaying = batch.kind == "replay"
         self.cells = self.home.ledger.cells(self.stream.integration, self.stream.name, list(dict.fromkeys(batch.keys)))
         self.beside.look(batch, records)
+        keys = list(dict.fromkeys(batch.keys))
+        theirs = [self.home.ledger.cells(self.stream.integration, other, keys) for other in self.stream.others]
         disputed = contested(records, self.cells) if self.stream.on_conflict == NOBODY_WINS else set()
         gives_way = collapse(records, self.stream.on_conflict, self.cells)
         rules, on_conflict = self.stream.rules, self.stream.on_conflict
@@ -201,6 +206,8 @@ class Delivery:
             failures = self.open_failures(record.key, cell) if outcome is None else []
             if not replaying and any(self.is_known(failure, record) for failure in failures):
                 outcome = Outcome.DUPLICATE
+            if replaying and any(self.failed_since(failure, record) for failure in failures):
+                outcome = Outcome.DUPLICATE
             if outcome is None and once is not None and cell is not None:
                 outcome = judge_once(record, cell, run, once)
             if outcome is None and appends and cell is not None:
@@ -220,7 +227,8 @@ class Delivery:
                     self.decide(place, record, invalid(unforeseen(error)))
                     continue
             unsure = any(may_have_arrived(f) and f.version <= record.version for f in failures)
-            outcome = None if unsure else judge_content(record, fingerprint, cell, run)
+            undone = any(undone_since(record, cell, others.get(record.key)) for others in theirs)
+            outcome = None if unsure or undone else judge_content(record, fingerprint, cell, run)
             if self.beside.concerns(record):
                 failed_in = next((failure for failure in failures if failure.version == record.version), None)
                 read_at = self.beside.read_at(batch, failed_in)
@@ -248,6 +256,11 @@ class Delivery:
             return failure.data == record.data
         same = self.stream.rules.polled and (failure.operation, failure.data) == (record.operation, record.data)
         return failure.version == record.version or same
+
+    def failed_since(self, failure: Failure, record: Record) -> bool:
+        """Whether the record failed once more after this replay took it up, by another one's hand: what it came to then
+        is not what a human wanted replayed."""
+        return failure.version == record.version and failure.last_at > self.batch.committed_at
 
     def open_failures(self, key: str, cell: Cell | None) -> list[Failure]:
         """Those of a key that the ledger marks. What may have arrived of them, the ledger does not know."""
@@ -294,7 +307,7 @@ class Delivery:
                 changed = applied(record, fingerprint, cell, target_id, run, now, item.shown, item.shown_version)
         elif outcome is Outcome.UNCHANGED and cell is not None and self.is_news(record, cell):
             changed = msgspec.structs.replace(
-                applied(record, fingerprint, cell, cell.target_id, run, cell.at or now),
+                applied(record, fingerprint or cell.hash, cell, cell.target_id, run, cell.at or now),
                 shown=cell.shown,
                 gave_way=cell.gave_way,
                 shown_version=cell.shown_version,
@@ -314,7 +327,10 @@ class Delivery:
             self.cured.append((record, outcome))
 
     def is_news(self, record: Record, cell: Cell) -> bool:
-        """Whether an unchanged record changes its cell. A polled source would have every cell written at every run."""
+        """Whether an unchanged record changes its cell. A polled source would have every cell written at every run; and
+        where a target takes back what it had accepted, the cell may be another one by the time it is written."""
+        if self.confirms_later:
+            return False
         return bool(cell.failed) or (record.version > cell.version and not self.stream.rules.polled)
 
     def conclude(self, left: list[Item]) -> Settled | Again:
@@ -329,7 +345,7 @@ class Delivery:
         if not tried or self.must_stop():
             self.record(keep=False, settled=False)
             return Again(0.0, reason=reason)
-        others_pass = self.others_pass(tried[0])
+        others_pass = self.others_pass(tried)
         waiting = self.on_their_way(tried)
         counted = [item for item in tried if item.awaits not in waiting] if others_pass else []
         if counted:
@@ -348,16 +364,20 @@ class Delivery:
         wait = redelivery_wait(self.stream.redeliver_after, grown, self.home.clock.random)
         return Again(max(after, wait), outage=not others_pass, reason=reason)
 
-    def others_pass(self, item: Item) -> bool:
+    def others_pass(self, tried: list[Item]) -> bool:
         """Whether the target answers at all: in this attempt, for others since the last one, or when asked for a key.
 
-        Where it answers nobody, no try counts: an outage uses up no record's attempts.
+        Where it answers nobody, no try counts: an outage uses up no record's attempts. Where it cannot be asked, the
+        last record of a batch whose others have passed has only itself left to tell by.
         """
         last, touched = self.health.answered_at, self.batch.touched_at
         if self.answered or (last is not None and touched is not None and last > touched):
             return True
         try:
-            return isinstance(next(iter(self.sink.find([item.change])), None), Found | Absent)
+            found = next(iter(self.sink.find([tried[0].change])), None)
+            if isinstance(found, CannotAsk):
+                return len(tried) == 1 and self.batch.attempts > 0
+            return isinstance(found, Found | Absent)
         except AuthError:
             raise
         except Exception:

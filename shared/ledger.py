@@ -8,7 +8,7 @@ from datetime import datetime
 import msgspec
 
 from shared.outcome import Outcome
-from shared.record import Record
+from shared.record import Record, version_at
 
 FIRST_WINS = "first"
 NEWEST_WINS = "newest"
@@ -16,6 +16,10 @@ NOBODY_WINS = "invalid"
 
 ALREADY_THERE = "already_at_target"
 """The rule that keeps a later version of a record back that goes to the target once."""
+
+
+TAKEN_BACK = "-"
+"""Stands for the fingerprint of content that the target refused after it had accepted it: no content has it."""
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -46,7 +50,7 @@ class Cell(msgspec.Struct, frozen=True):
     @property
     def refused_later(self) -> bool:
         """Whether the target refused the applied version after it had accepted it: what it holds is not known."""
-        return bool(self.version) and not self.hash and not self.deleted
+        return self.hash == TAKEN_BACK
 
 
 def judge_version(record: Record, cell: Cell | None, on_conflict: str, *, replaying: bool) -> Outcome | None:
@@ -79,6 +83,16 @@ def judge_content(record: Record, fingerprint: str, cell: Cell | None, run: str)
     if not same:
         return None
     return Outcome.DUPLICATE if cell.version == record.version and cell.run == run else Outcome.UNCHANGED
+
+
+def undone_since(record: Record, cell: Cell | None, other: Cell | None) -> bool:
+    """Whether another stream took out what this one had put in, or the other way round, before the source said once
+    more what this record says. What the source said before is no news by that."""
+    if cell is None or other is None or not cell.version or not other.version or cell.deleted == other.deleted:
+        return False
+    if cell.at is None or other.at is None or other.at <= cell.at:
+        return False
+    return record.version > version_at(other.at)
 
 
 def judge_appended(record: Record, cell: Cell, run: str) -> Outcome | None:
@@ -144,7 +158,7 @@ def refused_later(cell: Cell | None, request: str, version: str) -> Cell | None:
     return msgspec.structs.replace(
         cell,
         version=version,
-        hash="",
+        hash=TAKEN_BACK,
         target_id="",
         deleted=False,
         failed=max(cell.failed, version),

@@ -69,6 +69,11 @@ class Passing(msgspec.Struct, frozen=True):
     awaits: str = ""
     """The key of another stream's record that has to arrive first (`Rules.awaits`)."""
 
+    @property
+    def is_verdict(self) -> bool:
+        """Whether the target was well, and said so of this one record."""
+        return self.http_status is not None and 200 <= self.http_status < 300
+
 
 class InDoubt(msgspec.Struct, frozen=True):
     """The request was written and no answer came: it may or may not have taken effect."""

@@ -11,7 +11,7 @@ from shared.accounting import Counts
 from shared.errors import RecordError, TransientError
 from shared.fetch import CLOCK_TOLERANCE, TICK, come_to
 from shared.ledger import judge_appended, judge_content, judge_once, judge_version
-from shared.outcome import Found, Outcome
+from shared.outcome import CannotAsk, Found, Outcome, Probe
 from shared.ports import Change, Filter, Home, Row, Sink, Source, Window
 from shared.record import Record, content_hash
 from shared.stream import Stream
@@ -34,6 +34,8 @@ class StreamPlan(msgspec.Struct):
     creates: int = 0
     updates: int = 0
     pages: int = 0
+    asks: bool = False
+    """Whether the target can be asked for a record, and so is before it creates one."""
     samples: list[Sample] = []
 
 
@@ -91,7 +93,10 @@ def judge_page(rows: Any, stream: Stream, home: Home, sink: Sink, plan: StreamPl
         else:
             plan.creates += 1
         if len(plan.samples) < MOST_SAMPLES:
-            plan.samples.append(compare(Change(record.key, record.operation, content, target_id), sink))
+            change = Change(record.key, record.operation, content, target_id)
+            found = look(change, sink)
+            plan.asks = plan.asks or not isinstance(found, CannotAsk)
+            plan.samples.append(compare(change, found))
 
 
 def left_out(record: Record, filters: Sequence[Filter]) -> bool:
@@ -116,12 +121,16 @@ def judge_row(row: Row, stream: Stream) -> Outcome | Record:
     return Record(key, row.version, operation, row.origin, row.position, row.data) if key else Outcome.INVALID
 
 
-def compare(change: Change, sink: Sink) -> Sample:
-    """What would change at the target, as far as it can be asked."""
+def look(change: Change, sink: Sink) -> Probe | None:
+    """What the target has of a change, None if it does not answer."""
     try:
-        found = next(iter(sink.find([change])), None)
+        return next(iter(sink.find([change])), None)
     except TransientError:
-        found = None
+        return None
+
+
+def compare(change: Change, found: Probe | None) -> Sample:
+    """What would change at the target, as far as it can be asked."""
     if isinstance(found, Found):
         fields = {
             name: (found.current.get(name), value)

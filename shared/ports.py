@@ -606,8 +606,14 @@ class Rules(msgspec.Struct, frozen=True):
     """The system that this stream is written to, where it is not the integration's."""
     hold_back: float | None = None
     """Seconds by which the source shows changes late, where integration.yaml says nothing of it; None: the usual."""
+    batch_size: int | None = None
+    """Of how many records a batch has at most, where a target can neither be asked nor knows a repeat: a crash leaves
+    the whole batch in doubt."""
     deletes: bool = False
     """Every row asks for its object to be removed from the target, which needs the row's content for that."""
+    place: str = ""
+    """Names what the stream writes to, where other streams of its integration may write to the same and one takes out
+    what the other put in: a member that left by one and comes again by the other is sent again."""
     request: Callable[[datetime | None, datetime, bool], Mapping[str, Any]] | None = None
     """Parameters of the source's calls, by the last cursor (None before the first run), now, and whether it is a
     catch-up."""

@@ -150,7 +150,7 @@ class Sending:
                 self.delivery.settle_item(item, early)
             elif isinstance(answer, Passing):
                 item.passing = answer
-                if answer.awaits:
+                if answer.awaits or answer.is_verdict:
                     self.heard()
                 self.letters[item.place] = PENDING
                 again.append(item)

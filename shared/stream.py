@@ -33,5 +33,7 @@ class Stream(msgspec.Struct, frozen=True):
     redeliver_after: float = 10.0
     monitored: str = ""
     """The table that takes the monitoring rows (`shared/monitoring.py`); empty where monitoring is off."""
+    others: tuple[str, ...] = ()
+    """The streams of this integration with the same `Rules.place`."""
     opposite: Stream | None = None
     """The stream that brings the target's own changes back, where there is one."""

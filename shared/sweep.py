@@ -3,7 +3,7 @@ again, what is over is called over, and targets that confirm later are asked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from itertools import islice
 from typing import Final
@@ -53,11 +53,13 @@ def sweep(
     notice: Notice,
     alert_after: int = 3,
     tell: Callable[[AlertChange], None] = lambda change: None,
+    sending: Collection[str] = (),
     open_sink: Callable[[Stream], Sink] | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Swept:
-    """One round over the streams of one integration. `tell` hears of each alert that changes; `open_sink` is for the
-    targets that are to be asked what became of their requests, nobody is without it."""
+    """One round over the streams of one integration. `tell` hears of each alert that changes; `sending` names the
+    streams that may send by themselves; `open_sink` is for the targets that are to be asked what became of their
+    requests, nobody is without it."""
     swept = Swept()
     for stream in streams:
         lost = find_lost(stream, home)
@@ -65,7 +67,8 @@ def sweep(
             publish_again(home, lost[start : start + 100])
         swept.republished += len(lost)
         swept.concluded += len(conclude_runs(stream, home))
-        swept.early += send_the_early_again(stream, home, notice)
+        if stream.name in sending:
+            swept.early += send_the_early_again(stream, home, notice)
         if open_sink is not None:
             asked = ask_targets(stream, home, open_sink, notice, stopping)
             swept.confirmed += asked.confirmed
@@ -114,6 +117,9 @@ def send_the_early_again(stream: Stream, home: Home, notice: Notice) -> int:
     query = FailureQuery(stream.integration, stream.name, outcome=Outcome.EXHAUSTED, number=TOO_EARLY, before=before)
     if not home.failures.count(query):
         return 0
+    if any(batch.kind == "replay" for batch in home.batches.unsettled(stream.integration, stream.name)):
+        # They may be on their way already.
+        return 0
     try:
         return replay(stream, home, query, "the target may take it by this time", notice).fetched
     except Leased:
@@ -134,7 +140,7 @@ def raise_alerts(stream: Stream, home: Home, alert_after: int, tell: Callable[[A
     for alert, raised, text in (
         (f"{name}.failing", failures >= alert_after, f"{failures} runs failed in a row" if failures else "it runs"),
         (f"{name}.unknown", unknown > 0, f"{unknown} records of unknown fate" if unknown else "none is left"),
-        (f"{name}.refused_later", bool(refused), f"accepted, then refused: {reasons}" if refused else "none for a day"),
+        (f"{name}.refused_later", bool(refused), f"accepted, and then: {reasons}" if refused else "none for a day"),
     ):
         if home.alerts.change(alert, raised, text):
             tell(AlertChange(alert, raised, text))

@@ -18,6 +18,7 @@ from functions.tagless_crm.rows import Table, content_maker
 from shared.declared.faults import Fault, Faults, shown, unknown
 from shared.outcome import Outcome
 from shared.ports import Rules
+from shared.record import content_hash
 from shared.tabular import FORMATS, identify
 
 OPTIONS: Final[Mapping[str, Any]] = {
@@ -97,6 +98,8 @@ DESTINATIONS: Final[Mapping[str, Destination]] = {
         },
     ),
 }
+IN_DOUBT_AT_ONCE: Final = 100
+"""Events of a batch to GA4, all of which a crash in the middle leaves unknown."""
 _FILES: Final = ("path", "format", "delimiter")
 SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
     "files": _FILES,
@@ -130,7 +133,9 @@ def rules(options: Mapping[str, Any]) -> Rules:
         polled=system == "bigquery" and not cursor,
         hold_back=None if system == "bigquery" else 0.0,
         once=None if destination.is_audience else Outcome.UNCHANGED,
+        batch_size=IN_DOUBT_AT_ONCE if name == "ga4" else None,
         deletes=options.get("operation") == "remove",
+        place=f"{destination.target} {content_hash(_audience(settings))}" if destination.is_audience else "",
         settings={
             **{name: each for name, each in source.items() if name != "system"},
             "key": list(key),
@@ -138,6 +143,10 @@ def rules(options: Mapping[str, Any]) -> Rules:
             **(settings if name == "ga4" else {}),
         },
     )
+
+
+def _audience(settings: Mapping[str, Any]) -> Any:
+    return settings.get("destinations") or settings.get("user_list")
 
 
 def _ends(column: str) -> list[int]:

@@ -21,7 +21,7 @@ from infra.gcp.errors import Conflict
 from infra.gcp.failures import GoogleFailures
 from infra.gcp.fence import Hold, commit_held, new_mark
 from infra.gcp.ledger import GoogleLedger
-from infra.gcp.monitoring import publish_rows
+from infra.gcp.monitoring import publish_or_tell, publish_rows
 from infra.gcp.names import both, document_id
 from infra.gcp.store import COMMIT_BYTES, Document, Path, Query, Store, Write, instant
 from shared.errors import Fenced, Leased, StoreUnavailable
@@ -98,7 +98,7 @@ class GoogleBatches:
         """A settlement that is more than one commit takes is written as several, each true by itself: all that is known
         of some of the records, while the attempt goes on with the others."""
         hand = self._hand(settlement.batch, settlement.attempt)
-        publish_rows(self._bus, hand.batch.integration, settlement.monitored)
+        publish_or_tell(self._bus, hand.batch.integration, settlement.monitored)
         room = COMMIT_BYTES - BATCH_BYTES - 2 * len(settlement.outcomes)
         for part in cut(settlement, hand.batch, hand.outcomes, self._failures, room):
             self._write(hand, part)
@@ -141,14 +141,17 @@ class GoogleBatches:
             return 0
         integration, stream = failures[0].integration, failures[0].stream
         taken: list[Failure] = []
+        told_of: set[str] = set()
         for _ in self._store.patience.tries():
             cells = self._ledger.refusing(integration, stream, request, {each.key: each.version for each in failures})
             if not cells:
                 # None was under the request, or those of the try before came through, and only the answer was lost.
                 return len(taken)
             taken = [failure for failure in failures if failure.key in cells]
-            rows = monitored(table, partial(failure_rows, taken, taken[0].last_at))
+            untold = [failure for failure in taken if failure.id not in told_of]
+            rows = monitored(table, partial(failure_rows, untold, taken[0].last_at))
             publish_rows(self._bus, integration, rows)
+            told_of |= {failure.id for failure in untold}
             told = [Closure(each.id, each.batch, each.place, each.outcome) for each in taken]
             room = COMMIT_BYTES - sum(write.size for write in cells.values())
             others = self._failures.changes(taken, (), "", taken[0].last_at, room=room, told=told)

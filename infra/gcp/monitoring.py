@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from infra.gcp.calls import Lazy
-from shared.errors import ConfigError
+from infra.log import notice_to
+from shared.errors import ConfigError, WaybillError
 from shared.monitoring import Monitored, dag_name, instant_text
 from shared.ports import Bus, Message, monitoring_topic
 
@@ -32,6 +33,16 @@ def publish_rows(bus: Bus, integration: str, monitored: Monitored | None) -> Non
     if monitored is not None:
         messages = [Message(msgspec.json.encode(row.columns())) for row in monitored.rows]
         bus.publish(monitoring_topic(integration), messages)
+
+
+def publish_or_tell(bus: Bus, integration: str, monitored: Monitored | None) -> None:
+    """As `publish_rows`, for rows about what was sent already: rather than leave those records in doubt for want of a
+    report, it gives the report up, and says so in the log."""
+    try:
+        publish_rows(bus, integration, monitored)
+    except WaybillError as error:
+        rows = 0 if monitored is None else len(monitored.rows)
+        notice_to(integration=integration)("monitoring_lost", rows=rows, error=type(error).__name__)
 
 
 class GoogleMonitoring:

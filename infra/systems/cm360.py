@@ -87,7 +87,7 @@ class Conversions:
         if not re.fullmatch("v[0-9]{1,3}", version):
             raise ConfigError("settings.apiVersion is no version", cure=f"write one such as {VERSION}")
         self._path = f"/dfareporting/{version}/userprofiles/{profile}/conversions/batchinsert"
-        self.bulk = max(1, min(MOST_CONVERSIONS, connection.page_size))
+        self.bulk = self.rows_per_call = max(1, min(MOST_CONVERSIONS, connection.page_size))
         self._clock = connection.clock
         paced = connection if connection.rate else msgspec.structs.replace(connection, rate=ONE_PER_SECOND)
         self._api = GoogleApi(paced, SCOPE)

@@ -45,7 +45,11 @@ class Tables:
         quick = {"rate_limit": "none", "redeliver_after": "100ms", "retry": {"attempts": 3, "wait": "50ms"}}
         overlay = {
             NAME: merged(
-                {"sink": quick, "streams": {name: {"enabled": True, "schedule": None} for name in streams}},
+                # Whatever the machine is busy with, the next run reads the file again.
+                {
+                    "sink": quick,
+                    "streams": {name: {"enabled": True, "schedule": None, "overlap": "1h"} for name in streams},
+                },
                 {"streams": streams, **integration},
             )
         }
@@ -214,3 +218,48 @@ def test_every_destination_takes_its_rows_from_one_run(make: Callable[..., Table
         assert tables.hub.stats(system)["repeated"] == {}
     held = json.dumps([tables.hub.sandbox.data_manager.events, tables.hub.rows("data_manager"), tables.hub.rows("ga4")])
     assert "person7@" not in held and "someone7@" not in held.lower()
+
+
+def test_who_leaves_an_audience_and_comes_back_is_added_again_and_can_leave_again(
+    make: Callable[..., Tables], tmp_path: Path
+) -> None:
+    """Two streams to one audience, each with what its own file says; neither repeats what nothing has undone."""
+    both = {"destination": "data_manager_audience", "key": ["customer"], "settings": DATA_MANAGER}
+    streams = {
+        "members": both | {"from": {"system": "files", "path": str(tmp_path / "members.csv")}},
+        "leavers": both | {"from": {"system": "files", "path": str(tmp_path / "leavers.csv")}, "operation": "remove"},
+    }
+    tables = make(streams)
+
+    def say(name: str) -> dict[str, int]:
+        write(tmp_path / f"{name}.csv", "customer,email_address", ["C1,ana@example.com", "C2,bia@example.com"])
+        return tables.stream(name)
+
+    sent, kept = {"fetched": 2, "delivered": 2}, {"fetched": 2, "unchanged": 2}
+    assert (say("members"), say("members")) == (sent, kept)
+    assert (say("leavers"), say("leavers")) == (sent, kept)
+    assert tables.stream("members") == kept, "said before they left"
+    assert (say("members"), say("members")) == (sent, kept)
+    assert tables.stream("leavers") == kept, "said before they came back"
+    assert (say("leavers"), say("leavers")) == (sent, kept)
+
+
+def test_one_record_that_keeps_failing_is_given_up_and_holds_nobody_up(
+    make: Callable[..., Tables], tmp_path: Path
+) -> None:
+    """A target that cannot be asked for a record answers all the same, for this one."""
+    at = ago(hours=30)
+    lines = (f"O{n},click{n},{at},1.5" for n in range(40))
+    path = write(tmp_path / "floodlight.csv", "order,gclid,timestamp_micros,value", lines)
+    stream = {
+        "destination": "cm360", "from": {"system": "files", "path": str(path)}, "key": ["order"],
+        "settings": {"floodlight_configuration_id": "88", "floodlight_activity_id": "99"},
+    }  # fmt: skip
+    tables = make({"clicks": stream}, sandbox={"cm360_per_minute": None}, sink={"max_attempts": 4})
+    tables.hub.control("cm360", "refuse", values=["click7"], code="INTERNAL")
+    assert tables.stream("clicks", code=3) == {"fetched": 40, "delivered": 39, "exhausted": 1}
+    (failure,) = tables.failures()
+    assert (failure["key"], failure["attempts"]) == ("O7", 4)
+    tables.hub.control("cm360", "mend")
+    assert tables.replay()["delivered"] == 1
+    assert tables.audited("clicks") == {"fetched": 40, "delivered": 40}

@@ -146,6 +146,19 @@ def test_fewer_rows_than_were_said_trip_the_guard(monkeypatch: pytest.MonkeyPatc
             pages(system, url, key=["id"])
 
 
+def test_a_result_without_an_end_trips_the_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    with account(10) as (system, url, _):
+        honest, first = system._page, []
+
+        def again(*given: Any) -> Any:
+            first.append(given)
+            return honest(*first[0]) | {"pageToken": "again"}
+
+        monkeypatch.setattr(system, "_page", again)
+        with pytest.raises(GuardTripped, match="more than the 10 rows"):
+            pages(system, url, key=["id"], size=5)
+
+
 @pytest.mark.parametrize("after", ["x", "[]", "7", '["p"]'])
 def test_a_token_of_somebody_else_is_no_place(after: str) -> None:
     with account(1) as (system, url, _), pytest.raises(GuardTripped, match="no place"):

@@ -198,10 +198,10 @@ def test_what_was_refused_later_is_told_by_reason_and_who_it_was_nobody_knows(
     swept = story.sweep(1_800)
     assert (swept["confirmed"], swept["refused"], swept["alerts"]) == (1, 3, 1)
     assert story.confirmation["refused"] == {"DENIED_CONSENT": 2, "INVALID_GCLID": 1}
-    alerts = {"ads.rows.refused_later": "accepted, then refused: DENIED_CONSENT 2, INVALID_GCLID 1"}
+    alerts = {"ads.rows.refused_later": "accepted, and then: DENIED_CONSENT 2, INVALID_GCLID 1"}
     assert story.status()["alerts"] == alerts
     render.status(story.status())
-    assert "rows: accepted, then refused: DENIED_CONSENT 2, INVALID_GCLID 1" in capsys.readouterr().out
+    assert "rows: accepted, and then: DENIED_CONSENT 2, INVALID_GCLID 1" in capsys.readouterr().out
     assert story.audited() == {"delivered": ROWS}
     assert queries.cleanup(story.hub, "ads", timedelta())["integrations"]["ads"]["confirmations"] == 3
     assert story.confirmation["refused"] == {}

@@ -9,7 +9,7 @@ import json
 import os
 import tracemalloc
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,12 @@ from tests.loopback import FakeClock
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 WINDOW = Window(NOON - timedelta(days=1), NOON + timedelta(days=1))
+
+
+@pytest.fixture(autouse=True)
+def as_old_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a file came here is nothing that a test can choose."""
+    monkeypatch.setattr(folder, "arrival", lambda status: status.st_mtime_ns)
 
 
 def source_of(
@@ -442,3 +448,30 @@ def test_a_file_that_is_written_on_while_it_rests_is_read_as_it_is_then(tmp_path
     path = write(tmp_path / "a.csv", table(3)[:-4], clock.now())
     with closing(source_of(path, clock=clock)) as source:
         assert [row.data["id"] for page in source.pages(WINDOW, "") for row in page.rows] == list("01234")
+
+
+def test_a_file_that_came_in_the_window_is_read_however_old_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    old = write(tmp_path / "elsewhere" / "a.csv", table(3), NOON - timedelta(days=400))
+    (tmp_path / "in").mkdir()
+    before = datetime.now(UTC)
+    os.rename(old, tmp_path / "in" / "a.csv")
+    window = Window(before - timedelta(seconds=1), before + timedelta(hours=1))
+    (page,) = pages(tmp_path / "in", window=window)
+    assert len(page.rows) == 3
+    assert {row.version.partition("T")[0] for row in page.rows} == {f"{NOON - timedelta(days=400):%Y-%m-%d}"}
+    assert pages(tmp_path / "in", window=Window(before + timedelta(hours=1), before + timedelta(hours=2))) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "rest"), [(b"id\n1\n", 1.0), (b"id\r1\r", 1.0), (b"id\n12", 5.0), (b"", 1.0),
+                       (gzip.compress(b"id\n12", mtime=0), 1.0)],
+)  # fmt: skip
+def test_half_a_line_has_to_rest_for_longer(tmp_path: Path, data: bytes, rest: float) -> None:
+    clock = FakeClock()
+    write(tmp_path / "a.csv", data, clock.now())
+    with closing(source_of(tmp_path, clock=clock)) as source, suppress(GuardTripped):
+        list(source.pages(WINDOW, ""))
+    assert [round(seconds, 3) for seconds in clock.slept] == [rest]

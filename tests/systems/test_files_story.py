@@ -17,8 +17,10 @@ from shared.group import Group
 from shared.ports import Rules
 from shared.retry import RetryPolicy
 from shared.tabular import identify
-from tests.systems.test_files import write
+from tests.systems.test_files import as_old_as_written, write
 from tests.unit.fakes import START, Process, World, make_stream, spare_the_disk
+
+__all__ = ["as_old_as_written"]
 
 RULES = Rules("rows", "objects", identify, lambda row: {"name": row["name"]})
 Made = tuple[World, Path]

@@ -52,6 +52,12 @@ def test_a_lost_answer_is_in_doubt_and_nobody_can_be_asked(given: Reply) -> None
         assert not any(sink.repeatable(each) for each in changes(2))
 
 
+def test_a_page_of_html_is_nobodys_confirmation() -> None:
+    answer = answer_of(reply(200, b"\n<html>Sign in to the network</html>"))
+    assert isinstance(answer, Verdict) and (answer.outcome, answer.number) == (Outcome.UNKNOWN, UNDOCUMENTED_ANSWER)
+    assert answer_of(reply(200, b"")) == answer_of(reply(204)) == delivered(COLLECTED)
+
+
 def test_nobody_there_is_no_doubt() -> None:
     with opened(connection_to(f"http://127.0.0.1:{refused_port()}")) as sink:
         answers = sink.write(changes(40, clients=40))

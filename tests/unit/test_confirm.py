@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from shared.confirm import (
     FIRST_LOOK,
     LAST_LOOK,
+    NEVER_CONFIRMED,
     Awaited,
     Confirmation,
     accepted,
@@ -76,14 +77,24 @@ def test_what_ended_is_kept_as_it_was_said(state: str) -> None:
     assert (found.state, found.records, found.refused, found.repeats, found.warnings) == (
         state,
         9,
-        {"A": 2},
+        {NEVER_CONFIRMED: 9} if state == "gone" else {"A": 2},
         3,
         {"W": 4},
     )
     assert (found.looks, found.ended_at) == (1, AT + timedelta(hours=1))
 
 
-@pytest.mark.parametrize(("told", "kept"), [({}, {"UNSPECIFIED": 9}), ({"A": 0}, {"A": 9}), ({"A": 9}, {"A": 9})])
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ({}, {"UNSPECIFIED": 9}),
+        ({"A": 0}, {"A": 9}),
+        ({"A": 9}, {"A": 9}),
+        ({"A": 0, "B": 0}, {"A or B": 9}),
+        ({"A": 4, "B": 0}, {"A": 4, "B": 5}),
+        ({"A": 9, "B": 0}, {"A": 9}),
+    ],
+)
 def test_a_failed_request_that_counts_nothing_counts_all_that_it_carried(
     told: dict[str, int], kept: dict[str, int]
 ) -> None:

@@ -325,9 +325,7 @@ def test_what_was_refused_of_a_request_is_told_once_by_reason_and_stays_delivere
     later.desk.usual = lambda request: Confirmation(request, "partial", 2, {"NO_CONSENT": 1})
     first = swept(process)
     assert (first.confirmed, first.refused, first.alerts) == (0, 2, 1)
-    assert process.embedded.ports.alerts.raised() == {
-        "shop.things.refused_later": "accepted, then refused: NO_CONSENT 2"
-    }
+    assert process.embedded.ports.alerts.raised() == {"shop.things.refused_later": "accepted, and then: NO_CONSENT 2"}
     assert outcomes(process) == {"delivered": 4}
     assert process.failures() == []
     assert swept(process).alerts == 0
@@ -430,6 +428,39 @@ def test_what_has_no_archive_any_more_stays_delivered_and_is_counted(make: Make)
         {"integration": "shop", "stream": "things", "records": 5, "failures": 0, "left": 5}
     ]
     assert (process.failures(), outcomes(process), pending(process)) == ([], {"delivered": 5}, (0, 0))
+
+
+def test_the_archive_of_a_request_that_may_still_fail_stays(make: Make) -> None:
+    later = make()
+    process = later.ran()
+    later.desk.fail(NO_CONSENT=0)
+    assert clean_up(process.home, "shop", EVERYTHING, timedelta(), streams=["things"]).archives == 0
+    assert (swept(process).refused, outcomes(process)) == (5, {"rejected": 5})
+    later.replayed(process)
+    later.world.clock.advance(HALF_AN_HOUR)
+    later.desk.said.clear()
+    swept(process)
+    assert pending(process) == (0, 0)
+    assert clean_up(process.home, "shop", EVERYTHING, timedelta(), streams=["things"]).archives == 2
+
+
+def test_a_request_that_fails_while_its_records_are_found_unchanged_is_taken_back_all_the_same(make: Make) -> None:
+    """The delivery read the cells before, and writes when all is sent: it must not put them back."""
+    later = make(1)
+    process = later.ran()
+    later.desk.fail(NO_CONSENT=0)
+    later.world.shelf.put(1, 3700, key="K1")
+    later.world.shelf.put(2, 3700, key="K2")
+    process.sink.meanwhile = lambda: swept(process)
+    process.run()
+    process.sink.meanwhile = lambda: None
+    (failure,) = process.failures()
+    assert failure.key == "K1"
+    later.desk.said.clear()
+    later.replayed(process)
+    assert process.failures() == []
+    assert later.desk.sent("K1") == 2
+    assert process.audit().balanced
 
 
 def test_what_was_delivered_anew_since_stays(make: Make) -> None:

@@ -10,9 +10,10 @@ import msgspec
 import pytest
 
 from shared.deliver import Settled
-from shared.errors import MALFORMED, TOO_EARLY, UNAVAILABLE
+from shared.errors import IN_DOUBT, MALFORMED, TOO_EARLY, UNAVAILABLE
 from shared.outcome import Outcome, Passing, Verdict
 from shared.ports import FailureQuery, lease_name
+from shared.replay import replay
 from shared.sweep import EARLY_AGAIN, sweep
 from tests.unit.fakes import RULES, Process, Step, World, make_stream, spare_the_disk
 
@@ -38,7 +39,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
 
 
 def early_again(process: Process) -> int:
-    return sweep([process.stream], process.home, process.notice).early
+    return sweep([process.stream], process.home, process.notice, sending=["things"]).early
 
 
 def open_numbers(process: Process) -> list[int]:
@@ -86,6 +87,45 @@ def test_it_waits_while_a_run_holds_the_stream(make: Make) -> None:
     assert early_again(process) == 0
     process.home.leases.release(lease)
     assert early_again(process) == 1
+
+
+def test_while_it_is_on_its_way_again_nobody_sends_it_a_third_time(make: Make) -> None:
+    process = make()
+    process.sink.script = {"K2": [EARLY, Step.DOUBT_AFTER]}
+    process.fetch()
+    process.pump()
+    process.world.clock.advance(EARLY_AGAIN.total_seconds() + 1)
+    assert [early_again(process) for _ in range(3)] == [1, 0, 0]
+    process.pump()
+    assert open_numbers(process) == [IN_DOUBT]
+    process.world.clock.advance(EARLY_AGAIN.total_seconds() + 1)
+    assert early_again(process) == 0
+    assert len(process.world.target.ids_of("K2")) == 1
+
+
+def test_of_two_replays_the_second_leaves_alone_what_became_unknown_by_the_first(make: Make) -> None:
+    """A human wanted a record sent that had certainly not arrived."""
+    process = make()
+    process.sink.script = {"K2": [EARLY, Step.DOUBT_AFTER]}
+    process.fetch()
+    process.pump()
+    process.world.clock.advance(60)
+    for _ in range(2):
+        replay(process.stream, process.home, FailureQuery("shop", "things"), "by hand", process.notice)
+    process.world.clock.advance(60)
+    process.pump()
+    assert open_numbers(process) == [IN_DOUBT]
+    assert len(process.world.target.ids_of("K2")) == 1
+    assert process.audit().balanced
+
+
+def test_a_stream_that_is_off_or_paused_sends_nothing_by_itself(make: Make) -> None:
+    process = make()
+    process.sink.script = {"K2": [EARLY]}
+    process.fetch()
+    process.pump()
+    process.world.clock.advance(EARLY_AGAIN.total_seconds() + 1)
+    assert sweep([process.stream], process.home, process.notice, sending=["others"]).early == 0
 
 
 def test_other_failures_are_left_to_a_human(make: Make) -> None:

@@ -142,19 +142,25 @@ def test_a_commit_whose_answer_was_lost_has_told_of_it(home: GoogleHome, publish
 
 
 def test_what_cannot_be_published_is_not_committed(hub: Hub, home: GoogleHome, emulators: Emulators) -> None:
-    batch = make.commit_batch(home.ports)
-    home.ports.batches.begin(batch.id, "one")
     lease = home.ports.leases.take(make.LEASE)
     home.patience.seconds = 0.3
-    with emulators.pubsub.frozen():
-        with pytest.raises(StoreUnavailable):
-            home.ports.batches.settle(make.settlement(batch, "one", "ddi", monitored=TOLD))
-        with pytest.raises(StoreUnavailable):
-            home.ports.runs.commit(lease, make.run(5), monitored=TOLD)
+    with emulators.pubsub.frozen(), pytest.raises(StoreUnavailable):
+        home.ports.runs.commit(lease, make.run(5), monitored=TOLD)
     home.patience.seconds = 10
-    stored = home.ports.batches.get(batch.id)
-    assert stored is not None and stored.outcomes == "..."
     assert home.ports.runs.get(make.run(5).id) is None
+
+
+def test_what_was_sent_is_never_left_in_doubt_for_want_of_a_report(
+    home: GoogleHome, emulators: Emulators, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch = make.commit_batch(home.ports)
+    home.ports.batches.begin(batch.id, "one")
+    home.patience.seconds = 3
+    with emulators.pubsub.frozen():
+        home.ports.batches.settle(make.settlement(batch, "one", "ddi", monitored=TOLD))
+    stored = home.ports.batches.get(batch.id)
+    assert stored is not None and stored.outcomes == "ddi"
+    assert '"monitoring_lost"' in capsys.readouterr().err
 
 
 def test_where_the_topic_is_missing_a_human_has_to_make_it(home: GoogleHome) -> None:

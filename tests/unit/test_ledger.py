@@ -12,10 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.group import Group
-from shared.ledger import FIRST_WINS, NEWEST_WINS, Cell, applied, collapse, failed, judge_content, judge_version
+from shared.ledger import (
+    FIRST_WINS,
+    NEWEST_WINS,
+    Cell,
+    applied,
+    collapse,
+    failed,
+    judge_content,
+    judge_version,
+    undone_since,
+)
 from shared.outcome import OUTCOMES, Outcome
 from shared.ports import Page, Row
-from shared.record import Operation, Record
+from shared.record import Operation, Record, version_at
 from tests.unit.fakes import IN_MEMORY, STEADY, Process, World, make_stream, spare_the_disk
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -208,3 +218,19 @@ def test_in_whatever_order_batches_arrive_the_version_that_should_stay_stays(
         audit = process.audit()
         assert audit.balanced, audit.unaccounted
         world.close()
+
+
+MOMENTS = st.integers(0, 6).map(lambda minutes: datetime(2026, 1, 1, 12, minutes, tzinfo=UTC))
+
+
+@given(ours=MOMENTS, theirs=MOMENTS, said=MOMENTS, deleted=st.tuples(st.booleans(), st.booleans()))
+def test_what_another_stream_has_undone_is_undone_until_it_is_said_again(
+    ours: datetime, theirs: datetime, said: datetime, deleted: tuple[bool, bool]
+) -> None:
+    record = Record("k", version_at(said, "1"), "upsert", "1", "", {})
+    cell = Cell("k", version_at(ours, "1"), "h", deleted=deleted[0], at=ours)
+    other = Cell("k", version_at(theirs, "1"), "h", deleted=deleted[1], at=theirs)
+    expected = deleted[0] != deleted[1] and ours < theirs <= said
+    assert undone_since(record, cell, other) is expected
+    assert not undone_since(record, cell, None) and not undone_since(record, None, other)
+    assert not undone_since(record, cell, Cell("k", failed="1", at=theirs, deleted=deleted[1]))

@@ -435,3 +435,13 @@ def test_a_hub_that_waits_for_ever_is_found(make: Make, monkeypatch: pytest.Monk
     monkeypatch.setattr(Delivery, "on_their_way", lambda self, items: {item.awaits for item in items})
     with pytest.raises(AssertionError):
         test_a_record_that_waits_for_nobody_is_exhausted_with_the_reason(make)
+
+
+@pytest.mark.parametrize("rules", [{"once": Outcome.UNCHANGED}, {"once": Outcome.FILTERED}, {}])
+def test_however_often_its_version_changes_what_is_there_is_sent_once(make: Make, rules: dict[str, Any]) -> None:
+    process = make(askable=False, **rules)
+    for _ in range(6):
+        put(process, 1)
+        run(process)
+    assert process.sink.sent == ["K1"]
+    assert process.audit().balanced

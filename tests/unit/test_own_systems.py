@@ -17,7 +17,7 @@ from infra.queries import check, listing
 from infra.runner import run_streams
 from infra.serve import ready_integrations
 from infra.wiring import Hub
-from shared.errors import ConfigError
+from shared.errors import AuthError, ConfigError
 from shared.fetch import Order
 
 INTEGRATION = """\
@@ -39,13 +39,13 @@ def rules(keys):
     own = {}
     if keys["to"] == "data_manager":
         content = {"event_timestamp": "2026-01-01T00:00:00Z", "transaction_id": "1"}
-        account = {"account_type": "GOOGLE_ADS", "account_id": "1"}
+        account = {"account_type": "GOOGLE_ADS", "account_id": keys.get("account", "1")}
         own = {"destinations": [{"operating_account": account, "product_destination_id": "2"}]}
     settings = {"path": keys["path"], "settings": own}
     return Rules("", write, identify, lambda row: content, source="files", target=keys["to"], settings=settings,
                  hold_back=0.0)
 
-OPTIONS = {"*": {"to": str, "path": str}}
+OPTIONS = {"*": {"to": str, "path": str, "account": str}}
 STREAMS = {"*": rules}
 """
 
@@ -74,9 +74,22 @@ class Ill(Collector):
     status = 503
 
 
+class Picky(Collector):
+    """Data Manager, which grants one account and no other."""
+
+    def do_POST(self) -> None:
+        granted = b'"accountId":"1"' in self.rfile.read(int(self.headers["Content-Length"]))
+        body = b'{"requestId": "r1"}' if granted else b'{"error": {"code": 403, "status": "PERMISSION_DENIED"}}'
+        self.send_response(200 if granted else 403)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
 @pytest.fixture
 def addresses() -> Iterator[dict[str, str]]:
-    servers = {name: ThreadingHTTPServer(("127.0.0.1", 0), kind) for name, kind in (("well", Well), ("ill", Ill))}
+    kinds = {"well": Well, "ill": Ill, "picky": Picky}
+    servers = {name: ThreadingHTTPServer(("127.0.0.1", 0), kind) for name, kind in kinds.items()}
     for server in servers.values():
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     yield {name: f"http://127.0.0.1:{server.server_port}" for name, server in servers.items()}
@@ -95,7 +108,7 @@ def made(folder: Path, streams: str, **environ: str) -> Hub:
 
 def rate_of(hub: Hub, name: str) -> Rate | None:
     stream = hub.streams(hub.integration("tables"), name)[0]
-    return hub._rate(hub.ends(stream)[1], hub.integration("tables").sink)
+    return hub.rate(stream, hub.integration("tables").sink)
 
 
 def test_the_ends_of_a_stream_are_its_own(tmp_path: Path) -> None:
@@ -169,3 +182,28 @@ def test_what_a_stream_lacks_is_said_with_its_cure(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         hub.streams(hub.integration("tables"), "bare")
     assert (str(caught.value), caught.value.cure) == ("tables, stream bare: no path", "add path")
+
+
+def test_what_a_destination_refuses_one_stream_is_none_of_another(tmp_path: Path, addresses: dict[str, str]) -> None:
+    (tmp_path / "rows.csv").write_text("id\n" + "".join(f"{number}\n" for number in range(20)))
+    streams = "".join(
+        f'  {name}: {{to: data_manager, account: "{account}", path: {tmp_path}/rows.csv}}\n'
+        for name, account in (("theirs", "2"), ("ours", "1"))
+    )
+    hub = made(tmp_path, streams, DATA_MANAGER_URL=addresses["picky"], GOOGLE_OAUTH_ACCESS_TOKEN="t")
+    try:
+        theirs, ours = run_streams(hub, "tables", hub.streams(hub.integration("tables")), Order(), silent)
+        assert (theirs.state, type(theirs.error), theirs.report(hub)["pending"]) == ("failed", AuthError, 20)
+        assert (ours.state, ours.error, ours.report(hub)["delivered"]) == ("settled", None, 20)
+    finally:
+        hub.close()
+
+
+def test_a_mistake_stands_where_the_overlay_makes_it(tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("tables:\n  streams:\n    web: {to: ga4}\n")
+    hub = made(tmp_path, "  web: {path: null}\n", WAYBILL_OVERLAY=str(overlay))
+    (tmp_path / "functions" / "tables" / "integration.yaml").write_text(INTEGRATION + "  web: {}\n")
+    (mistake,) = check(hub, None)["mistakes"]
+    assert (mistake["file"], mistake["line"], mistake["path"]) == (str(overlay), 3, "tables.streams.web")
+    assert (mistake["found"], mistake["cure"]) == ("tables, stream web: no path", "add path")

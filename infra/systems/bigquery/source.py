@@ -117,6 +117,8 @@ class BigQuery:
                 break
             if not found:
                 raise GuardTripped("BigQuery gave a page without rows in the middle of a result")
+            if index >= total:
+                raise GuardTripped(f"BigQuery has more than the {total} rows that it says a result has")
             body = self._results(place, token=str(token))
         if index != total:
             raise GuardTripped(f"BigQuery gave {index} of {total} rows of a result")

@@ -73,7 +73,7 @@ class _Ingest(ABC):
         if self._encoding not in ENCODINGS:
             raise ConfigError("settings.encoding is another one", cure=f"use one of {', '.join(ENCODINGS)}")
         self._settings = settings
-        self.bulk = max(1, min(self.most, connection.page_size))
+        self.bulk = self.rows_per_call = max(1, min(self.most, connection.page_size))
         self._clock = connection.clock
         self._api = GoogleApi(connection, SCOPE)
 

@@ -4,7 +4,8 @@ Options of a stream: `path`; `format` (csv, jsonl) if the name does not tell; `d
 `key`, the columns by which a row is known, or none. Each row carries its identity in the column `_identity`, which
 `shared.tabular.identify` reads.
 
-A file that is moved here keeps the time of its last writing: one from before the window is met by a run with `--full`.
+A file belongs to the window in which it came here: was written, moved or copied. Which of two rows with one key is the
+newer one is told by when their files were written last.
 """
 
 from __future__ import annotations

@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Final
 
 from infra.systems.files.options import WILD, is_hidden, matcher
-from infra.systems.files.reading import Changed, File
+from infra.systems.files.reading import GZIP, Changed, File
 from shared.errors import AuthError, GuardTripped, ProtocolError, TransientError
 from shared.ports import Clock, Window
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 REST: Final = timedelta(seconds=1)
 """Whoever writes a file writes more often than this. One who does not is met when the file has changed at its end."""
+UNFINISHED_REST: Final = timedelta(seconds=5)
+"""Of a file whose last line has no end: it may be half a line."""
 
 
 class Folder:
@@ -51,18 +53,23 @@ class Folder:
                     yield found
 
     def _in_window(self, name: str, window: Window) -> File | None:
+        """The file, if it came here in the window. One that is moved here keeps the time of its last writing."""
         try:
-            found = _file(name, (self._base / name).stat())
+            status = (self._base / name).stat()
         except FileNotFoundError:
             return None
-        return found if found is not None and window.since <= found.instant < window.until else None
+        found, came = _file(name, status), _instant(arrival(status))
+        return found if found is not None and came is not None and window.since <= came < window.until else None
 
     def _rests(self, file: File) -> bool:
         """Lets a file rest that was written a moment ago; whether it did."""
         age = self._clock.now() - file.instant
-        if not timedelta() <= age < REST:
+        if not timedelta() <= age < UNFINISHED_REST:
             return False
-        self._clock.sleep((REST - age).total_seconds())
+        rest = REST if _is_finished(self._base / file.name) else UNFINISHED_REST
+        if age >= rest:
+            return False
+        self._clock.sleep((rest - age).total_seconds())
         return True
 
     def open(self, file: File, offset: int) -> io.RawIOBase:
@@ -121,12 +128,32 @@ def _raise(error: OSError) -> None:
     raise error
 
 
+def arrival(status: os.stat_result) -> int:
+    """When a file came to be here as it is, in nanoseconds: written, moved or copied."""
+    return max(status.st_mtime_ns, status.st_ctime_ns)
+
+
 def _file(name: str, status: os.stat_result) -> File | None:
-    try:
-        instant = EPOCH + timedelta(microseconds=status.st_mtime_ns // 1000)
-    except OverflowError:
+    instant = _instant(status.st_mtime_ns)
+    if instant is None:
         return None
     return File(name, instant, f"{status.st_size}-{status.st_mtime_ns}", status.st_size)
+
+
+def _instant(nanoseconds: int) -> datetime | None:
+    try:
+        return EPOCH + timedelta(microseconds=nanoseconds // 1000)
+    except OverflowError:
+        return None
+
+
+def _is_finished(path: Path) -> bool:
+    """Whether a file ends with a line's end. What is compressed tells by itself that it is cut off."""
+    with open(path, "rb") as file:
+        if file.read(len(GZIP)) == GZIP or not file.seek(0, os.SEEK_END):
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read() in (b"\n", b"\r")
 
 
 def _is_text(name: str) -> bool:

@@ -1,6 +1,6 @@
 """Tables in files, wherever the files are: which of them a window holds, and their rows, page by page.
 
-A file belongs to the window that holds the time of its last writing, and is read from one version of it (`generation`)
+A file belongs to the window in which it came to be there, and is read from one version of it (`generation`)
 from its first row to its last. That it is still this version at its end is verified before its last page is given.
 
 The token of a page names the file, its version, and the place behind the last row; so reading goes on there. Only where
@@ -65,7 +65,7 @@ class Store(Protocol):
     """Whether all there can be is one file: then its name need not be said with each row."""
 
     def find(self, window: Window) -> Iterator[File]:
-        """The files that were written last in the window, in no particular order."""
+        """The files that came to be there in the window, in no particular order."""
 
     def open(self, file: File, offset: int) -> io.RawIOBase:
         """The bytes from an offset on. It or its reads raise Changed."""

@@ -3,7 +3,7 @@
 A 2xx says that a request was received, and nothing more ever comes, so an event is looked at before it is sent
 (`limits.py`; what it finds here and not in the mapping is `invalid` all the same). After that:
 
-- 2xx: delivered.
+- 2xx: delivered. A page of HTML is no answer of GA4's: whoever stands between has it, and it is unknown.
 - No answer, or one that leaves it open: in doubt. GA4 cannot be asked and keeps what comes twice, so such an event is
   unknown. Analytics help says that a web stream's purchases with one transaction id count once, in reports; who takes
   that for enough sets `repeat_purchases`, and they are sent again.
@@ -174,7 +174,11 @@ class Events:
             return rejected(REFUSED, f"GA4 answered {result.status}", result.status)
         if not 200 <= result.status < 300:
             return unknown(UNDOCUMENTED_ANSWER, f"GA4 answered {result.status}", result.status)
-        return self._validated(group, result) if self._validates else delivered(COLLECTED)
+        if self._validates:
+            return self._validated(group, result)
+        if result.body.lstrip()[:1] == b"<":
+            return unknown(UNDOCUMENTED_ANSWER, f"a page answered {result.status}, as GA4 does not", result.status)
+        return delivered(COLLECTED)
 
     def _validated(self, group: Group, answer: HttpAnswer) -> Answer:
         try:

@@ -42,9 +42,14 @@ THERE_ALREADY: Final = frozenset(
 )
 TOO_RECENT: Final = frozenset(("TOO_RECENT_EVENT", "TOO_RECENT_CONVERSION_ACTION", "TOO_RECENT_CALL"))
 MAY_PASS: Final = frozenset(("INTERNAL_ERROR", "TRANSIENT_ERROR", "CONCURRENT_MODIFICATION", "DEADLINE_EXCEEDED"))
+NOT_ALLOWLISTED: Final = "CUSTOMER_NOT_ALLOWLISTED_FOR_THIS_FEATURE"
+CLOSED: Final = (
+    "this API is closed to the developer token: send the rows to destination: data_manager_events or _audience"
+)
+_CURE: Final = "check customer, developer token, apiVersion and what the account allows"
 OF_ACCOUNT: Final = frozenset(
     (
-        "CUSTOMER_NOT_ALLOWLISTED_FOR_THIS_FEATURE", "CUSTOMER_NOT_ACCEPTED_CUSTOMER_DATA_TERMS",
+        NOT_ALLOWLISTED, "CUSTOMER_NOT_ACCEPTED_CUSTOMER_DATA_TERMS",
         "CUSTOMER_NOT_ENABLED_ENHANCED_CONVERSIONS_FOR_LEADS", "CUSTOMER_DATA_POLICY_PROHIBITS_ENHANCED_CONVERSIONS",
     )
 )  # fmt: skip
@@ -99,7 +104,7 @@ class Ads:
             if answer.status != 400 or by_caller or OF_ACCOUNT.intersection(fault.reasons):
                 raise AuthError(
                     f"Google Ads refuses {path.partition(':')[2] or path} with {answer.status}: {fault}",
-                    cure="check customer, developer token, apiVersion and what the account allows",
+                    cure=CLOSED if NOT_ALLOWLISTED in fault.reasons else _CURE,
                 )
         return answer
 

@@ -20,7 +20,16 @@ from infra.google_api import camel, fault_of, settings_of, unhashed
 from infra.http import InDoubtError
 from infra.narrowing import Refusal, narrowed, refused
 from infra.systems import Connection
-from infra.systems.google_ads.calls import OF_ACCOUNT, OF_ACTION, Ads, answer_to, partial_failure, refusal_of
+from infra.systems.google_ads.calls import (
+    CLOSED,
+    NOT_ALLOWLISTED,
+    OF_ACCOUNT,
+    OF_ACTION,
+    Ads,
+    answer_to,
+    partial_failure,
+    refusal_of,
+)
 from shared.errors import (
     MALFORMED,
     NOT_HASHED,
@@ -57,7 +66,7 @@ class Clicks:
         self._settings = settings_of(connection, KNOWN, ())
         self._ads = Ads(connection, self._settings)
         self._action = _action(self._settings.get("conversionAction", ""), self._ads.customer)
-        self.bulk = max(1, min(MOST_CONVERSIONS, connection.page_size))
+        self.bulk = self.rows_per_call = max(1, min(MOST_CONVERSIONS, connection.page_size))
         self._clock = connection.clock
 
     def repeatable(self, change: Change) -> bool:
@@ -112,9 +121,10 @@ class Clicks:
             each & (OF_ACCOUNT | OF_ACTION if content["conversionAction"] == self._action else OF_ACCOUNT)
             for content, each in zip(sent, codes, strict=True)
         ):
+            every = set().union(*codes)
             raise AuthError(
-                f"Google Ads refuses every conversion: {', '.join(sorted(set().union(*codes)))}",
-                cure="mend the conversion action or the account's settings",
+                f"Google Ads refuses every conversion: {', '.join(sorted(every))}",
+                cure=CLOSED if NOT_ALLOWLISTED in every else "mend the conversion action or the account's settings",
             )
         results = given.get("results") or []
         answers: list[Answer | None] = []

@@ -50,7 +50,7 @@ class CustomerMatch:
         self._settings = settings_of(connection, KNOWN, ("userList",))
         self._ads = Ads(connection, self._settings)
         self._list = _user_list(self._settings["userList"], self._ads.customer)
-        self.bulk = max(1, min(MOST_OPERATIONS, connection.page_size))
+        self.bulk = self.rows_per_call = max(1, min(MOST_OPERATIONS, connection.page_size))
         self._clock = connection.clock
 
     def repeatable(self, change: Change) -> bool:
