@@ -6,10 +6,11 @@ Order of effects, and what a crash between two of them does:
 2. Open the run, or resume the one that crashed, from its checkpoint.
 3. Read and judge pages until a group of batches is full. A crash forgets them; they are read again.
 4. Write the group to the archive, under a name that carries the lease's token. A crash leaves a file nobody names.
-5. Commit batches, checkpoint, failures and cells in one fenced write. From here on the records exist. Where the
-   integration is monitored the rows of its failures, and the row that says that a replay begins, are part of this write
-   (embedded), or are published and awaited before it (Google Cloud): a crash in between, or a later run that took over,
-   brings them twice, never not at all.
+5. Commit batches, checkpoint, failures and cells in one fenced write. From here on the records exist. Failures for
+   which it has no room are committed before it, under the old checkpoint: after a crash in between, their rows are read
+   again and are duplicates. Where the integration is monitored the rows of its failures, and the row that says that a
+   replay begins, are part of this write (embedded), or are published and awaited before it (Google Cloud): a crash in
+   between, or a later run that took over, brings them twice, never not at all.
 6. Publish, then mark as published. A crash before the mark publishes a batch twice, which its batch document absorbs;
    a crash before the publishing leaves it to the resumed run or the sweeper.
 7. When the window is done, advance the cursor and finish in one fenced write.

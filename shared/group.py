@@ -26,7 +26,13 @@ GROUP_FILL: Final = 4
 GROUP_SECONDS: Final = 2.0
 """A slow source's records wait no longer than this for their group to fill."""
 COMMIT_BYTES: Final = 2_500_000
-"""What a group writes in its one commit stays below this; a request to Firestore may have 10 MB, to its emulator 4."""
+"""A group ends with the page that makes it so heavy; a request to Firestore may have 10 MB, to its emulator 4."""
+HEAVIEST: Final = 3_000_000
+"""What is heavier, however large its last page was, takes more than one commit."""
+FAILURE_BYTES: Final = 3_000
+"""What a failure and its cell take of a commit besides the record."""
+CORRECTION_BYTES: Final = 1_000
+"""What a failure takes of it that is over."""
 CONTESTED: Final = "another object of the source has this identity too"
 PENDING: Final = LETTERS[Outcome.PENDING]
 
@@ -159,7 +165,7 @@ class Group:
     def set_aside(self, record: Record, error: RecordError) -> None:
         """Makes a record invalid."""
         self.invalid.append((record, error))
-        self.weight += len(record.to_bytes())
+        self.weight += weight_of(record)
 
     def set_contested_aside(self) -> None:
         """Makes all records invalid whose identity more than one object claims, before any of them travels."""
@@ -182,6 +188,7 @@ class Group:
         """An object that had no usable identity has one in this version: what failed without one is superseded."""
         for failure in [f for f in failures if f.version < record.version]:
             self.corrections.append(Closure(failure.id, failure.batch, failure.place, Outcome.SUPERSEDED))
+            self.weight += CORRECTION_BYTES
             failures.remove(failure)
 
     def is_full(self) -> bool:
@@ -197,16 +204,40 @@ class Group:
         """Steps 4 to 6 of the story (`shared/fetch.py`): archive, then commit, then publish."""
         if self.begun is None:
             return
-        run, home = self.run, self.home
-        name = f"archive/{run.integration}/{run.stream}/{run.id}/{self.fetcher.lease.token}-{run.groups:06d}"
+        read = self.rows
         if self.stream.on_conflict == NOBODY_WINS:
             self.set_contested_aside()
+        self.commit_failures()
+        self.write(read)
+
+    def commit_failures(self) -> None:
+        """The failures that one commit has no room for, in commits of their own, under the checkpoint as it stands:
+        after a crash their rows are read again, and are duplicates."""
+        done = 0
+        while done < len(self.invalid) and self.weight > HEAVIEST:
+            part = Group(self.fetcher, self.run, self.location, self.kind)
+            part.newest = self.newest
+            for record, error in self.invalid[done:]:
+                part.set_aside(record, error)
+                part.rows += 1
+                if part.weight >= COMMIT_BYTES:
+                    break
+            done += part.rows
+            self.rows -= part.rows
+            self.weight -= part.weight
+            part.write(0)
+        del self.invalid[:done]
+
+    def write(self, read: int) -> None:
+        """Commits all that is here; `read` is the number of rows between the checkpoint and the one before."""
+        run, home = self.run, self.home
+        name = f"archive/{run.integration}/{run.stream}/{run.id}/{self.fetcher.lease.token}-{run.groups:06d}"
         batches, parts = self.batches(name)
         ended, failures, cells = self.ended_here(len(batches))
         if parts:
             home.blobs.write(name, b"".join(parts))
         run.fetched += self.rows
-        run.pass_rows += self.rows
+        run.pass_rows += read
         run.groups += 1
         run.after = self.after
         run.lanes = self.fetcher.lanes
@@ -306,6 +337,11 @@ class Group:
             for failure in self.home.failures.find(query):
                 found.setdefault(failure.key, []).append(failure.data)
         return found
+
+
+def weight_of(record: Record) -> int:
+    """About how many bytes of a commit a record takes that failed."""
+    return FAILURE_BYTES + len(record.to_bytes())
 
 
 def in_messages(records: list[Travelling], batch_size: int) -> Iterator[list[Travelling]]:

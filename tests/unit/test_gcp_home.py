@@ -9,14 +9,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pytest
 
 from infra.gcp.clients import connect_publisher
 from infra.gcp.home import GoogleHome
 from shared.deliver import Health, Settled, deliver
+from shared.errors import MALFORMED
 from shared.fetch import Order, fetch
 from shared.outcome import Absent, Answer, Probe, delivered
-from shared.ports import Change, Page, Row, Rules, Window, topic_of
+from shared.ports import Change, FailureQuery, Page, Row, Rules, Window, topic_of
 from shared.record import Envelope, version_at
 from shared.stream import Stream
 from tests.contract.world import START
@@ -70,6 +72,15 @@ class Shelf:
 
     def close(self) -> None:
         return
+
+
+class Scribbled(Shelf):
+    """As many rows, of which none can be read."""
+
+    def pages(self, window: Window, after: str) -> Iterator[Page]:
+        for page in super().pages(window, after):
+            rows = [msgspec.structs.replace(row, problem=(MALFORMED, "it has one cell too few")) for row in page.rows]
+            yield Page(rows, page.after, page.total)
 
 
 class Target:
@@ -149,3 +160,13 @@ def test_what_was_read_twice_is_sent_once(hub: Hub) -> None:
     assert len(target.taken) == RECORDS
     assert home.ports.books.counts(run.id).unchanged == RECORDS
     assert home.ports.books.fetched("shop", "customers") == 2 * RECORDS
+
+
+def test_a_source_of_which_no_row_can_be_read_is_read_to_its_end(hub: Hub) -> None:
+    home = hub.home()
+    (run,) = fetch(STREAM, Scribbled, home.ports, Order(), silent)
+    assert (run.state, run.fetched, run.fetch_done) == ("running", RECORDS, True)
+    counts = home.ports.books.counts(run.id)
+    assert (counts.invalid, counts.balanced) == (RECORDS, True)
+    assert home.ports.failures.count(FailureQuery("shop")) == RECORDS
+    assert list(hub.blobs.names("failures/")) == []
