@@ -183,6 +183,7 @@ class Delivery:
         replaying = batch.kind == "replay"
         self.cells = self.home.ledger.cells(self.stream.integration, self.stream.name, list(dict.fromkeys(batch.keys)))
         self.beside.look(batch, records)
+        open_failures = self.open_failures()
         keys = list(dict.fromkeys(batch.keys))
         theirs = [self.home.ledger.cells(self.stream.integration, other, keys) for other in self.stream.others]
         disputed = contested(records, self.cells) if self.stream.on_conflict == NOBODY_WINS else set()
@@ -196,14 +197,14 @@ class Delivery:
                 continue
             cell = self.cells.get(record.key)
             if record.key in disputed:
-                waits = not replaying and any(self.is_known(f, record) for f in self.open_failures(record.key, cell))
+                waits = not replaying and any(self.is_known(f, record) for f in open_failures.get(record.key, ()))
                 refused = invalid(RecordError(CONTESTED, number=BAD_IDENTITY))
                 self.decide(place, record, Verdict(Outcome.DUPLICATE) if waits else refused)
                 continue
             outcome = gives_way.get(place) or judge_version(record, cell, on_conflict, replaying=replaying)
             if outcome is Outcome.DUPLICATE and place not in gives_way and self.is_mended(record):
                 outcome = None
-            failures = self.open_failures(record.key, cell) if outcome is None else []
+            failures = open_failures.get(record.key, []) if outcome is None else []
             if not replaying and any(self.is_known(failure, record) for failure in failures):
                 outcome = Outcome.DUPLICATE
             if replaying and any(self.failed_since(failure, record) for failure in failures):
@@ -262,11 +263,15 @@ class Delivery:
         is not what a human wanted replayed."""
         return failure.version == record.version and failure.last_at > self.batch.committed_at
 
-    def open_failures(self, key: str, cell: Cell | None) -> list[Failure]:
-        """Those of a key that the ledger marks. What may have arrived of them, the ledger does not know."""
-        if cell is None or not cell.failed:
-            return []
-        return list(self.home.failures.find(FailureQuery(self.stream.integration, self.stream.name, key=key)))
+    def open_failures(self) -> dict[str, list[Failure]]:
+        """Those of each key that the ledger marks. What may have arrived of them, the ledger does not know."""
+        found: dict[str, list[Failure]] = {}
+        if marked := tuple(key for key, cell in self.cells.items() if cell.failed):
+            for failure in self.home.failures.find(
+                FailureQuery(self.stream.integration, self.stream.name, keys=marked)
+            ):
+                found.setdefault(failure.key, []).append(failure)
+        return found
 
     def give_way(self, item: Item) -> None:
         """The target holds a change of its own that is not in the books yet: the opposite stream carries it."""
