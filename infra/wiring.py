@@ -24,7 +24,7 @@ from infra.quantities import Rate
 from infra.systems import Connection
 from shared.deliver import Health
 from shared.errors import ConfigError
-from shared.ports import Home, Rules, Sink, Source
+from shared.ports import Blobs, Home, Rules, Sink, Source
 from shared.stream import Stream
 
 if TYPE_CHECKING:
@@ -88,20 +88,26 @@ class Hub:
 
     @cached_property
     def google(self) -> GoogleHome:
-        """The home in a project. Beside Firestore's emulator and without a storage one, blobs are in a folder."""
+        """The home in a project."""
         from infra.gcp.home import GoogleHome
-        from infra.local.blobs import LocalBlobs
 
         project = environment.project(self.environ)
-        emulated = self.environ.get("FIRESTORE_EMULATOR_HOST") and not self.environ.get("STORAGE_EMULATOR_HOST")
         return GoogleHome(
             project,
             self.clock,
-            LocalBlobs(self.state_folder / "blobs") if emulated else None,
+            self._blobs_beside_an_emulator(),
             location=self.environ.get("WAYBILL_LOCATION", "").strip() or "us-central1",
             bucket=self.environ.get("WAYBILL_BUCKET", "").strip(),
             bigquery=self._bigquery(),
         )
+
+    def _blobs_beside_an_emulator(self) -> Blobs | None:
+        """A folder, beside Firestore's emulator and without a storage one."""
+        if not self.environ.get("FIRESTORE_EMULATOR_HOST") or self.environ.get("STORAGE_EMULATOR_HOST"):
+            return None
+        from infra.local.blobs import LocalBlobs  # a function has no use for it
+
+        return LocalBlobs(self.state_folder / "blobs")
 
     def _bigquery(self) -> Callable[[], environment.SystemSettings] | None:
         """Where BigQuery is: nowhere beside Pub/Sub's emulator, unless an address is given."""

@@ -14,11 +14,13 @@ with `STORAGE_EMULATOR_HOST` as seen there.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
+from infra.gcp.clients import NO_BUCKET_METADATA
 from infra.gcp.errors import translate
 from infra.systems import Connection
 from infra.systems.files.options import WILD, formats_of, is_hidden, kind_by_name, matcher, path_of
@@ -104,6 +106,7 @@ class Bucket:
         if self._made is None:
             from google.cloud.storage import Client  # slow to load, and only a run needs it
 
+            os.environ.setdefault(NO_BUCKET_METADATA, "true")
             with _translated("connecting to Cloud Storage"):
                 self._made = Client(project=self._project, credentials=_credentials(self._token))
         return self._made

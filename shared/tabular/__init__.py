@@ -14,14 +14,14 @@ from typing import BinaryIO, Final, Literal, get_args
 
 import msgspec
 
-from shared.tabular.identity import IDENTITY, Identities, identify
+from shared.tabular.identity import IDENTITY, Identities, identify, key_of
 from shared.tabular.json_lines import read_json_lines
 from shared.tabular.lines import START, Lines, Parsed, Place, Refused
 from shared.tabular.separated import header_of, read_separated
 
 __all__ = [
     "FORMATS", "IDENTITY", "START", "Format", "Identities", "Kind", "Parsed", "Place", "Refused", "Table", "identify",
-    "open_table", "read",
+    "key_of", "open_table", "read",
 ]  # fmt: skip
 
 Kind = Literal["csv", "jsonl"]

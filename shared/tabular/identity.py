@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from shared.errors import NO_IDENTITY, RecordError
+from shared.errors import NO_IDENTITY, ConfigError, RecordError
 from shared.record import content_hash
 
 IDENTITY: Final = "_identity"
@@ -29,6 +29,16 @@ def identify(row: Mapping[str, Any]) -> str:
     if not isinstance(found, str) or not found:
         raise RecordError("it has no identity", field=IDENTITY, number=NO_IDENTITY)
     return found
+
+
+def key_of(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns that a row is known by, of a stream's `key`; none if it is known by its content. Raises
+    ConfigError."""
+    key = options.get("key") or ()
+    names = (key,) if isinstance(key, str) else tuple(key)
+    if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+        raise ConfigError("`key` is no list of different columns", cure="write key: [column, ...]")
+    return names
 
 
 class Identities:

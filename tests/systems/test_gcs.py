@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import threading
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,6 +16,7 @@ import msgspec
 import pytest
 from google.cloud import storage
 
+from infra.gcp.clients import NO_BUCKET_METADATA
 from infra.systems import Connection, gcs
 from infra.systems.files.reading import Tables
 from infra.systems.gcs import open_source
@@ -244,6 +246,22 @@ def test_the_token_that_is_given_is_used_and_no_other_credentials(objects: Objec
     objects.put("a.csv", "id\n1\n")
     rows("gs://shop/a.csv", secrets={"GOOGLE_OAUTH_ACCESS_TOKEN": "t0ken"})
     assert {headers.get("authorization") for _, _, headers in objects.asked} == {"Bearer t0ken"}
+
+
+def test_nothing_is_asked_behind_our_back(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(NO_BUCKET_METADATA)
+    objects.put("a.csv", "id\n1\n")
+    started: list[str] = []
+    start = threading.Thread.start
+
+    def noted(thread: threading.Thread) -> None:
+        if not thread.name.endswith("(_serve)"):
+            started.append(thread.name)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", noted)
+    rows("gs://shop/a.csv")
+    assert started == []
 
 
 @pytest.mark.parametrize("path", ["", None, "shop/a.csv", "gs://", "gs:///a.csv"])

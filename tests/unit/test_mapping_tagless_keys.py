@@ -14,13 +14,13 @@ from infra.systems import data_manager
 from infra.systems.bigquery.statement import reading_of
 from infra.systems.cm360 import KNOWN as CM360_SETTINGS
 from infra.systems.data_manager.ingest import Audience, Events
-from infra.systems.files.options import formats_of, key_of, path_of
+from infra.systems.files.options import formats_of, path_of
 from infra.systems.google_ads import clicks, customer_match
 from infra.wiring import Hub
 from shared.declared.faults import Fault, Faults
 from shared.outcome import Outcome
 from shared.ports import Rules
-from shared.tabular import IDENTITY, identify
+from shared.tabular import IDENTITY, identify, key_of
 from tests.systems import ga4_script, google_script
 
 ROOT: Final = Path(__file__).resolve().parents[2]

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import msgspec
 
-from infra.systems.files.options import key_of
 from shared.errors import ConfigError
 from shared.ports import Window
+from shared.tabular import key_of
 
 COUNTED: Final = "_rows_of_key"
 

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final, cast
 
 from shared.errors import ConfigError
-from shared.tabular import FORMATS, Format, Kind, Refused
+from shared.tabular import FORMATS, Format, Kind, Refused, key_of
 
 EXTENSIONS: Final[Mapping[str, Kind]] = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 WILD: Final = re.compile(r"[*?\[]")
@@ -20,15 +20,6 @@ def path_of(options: Mapping[str, Any]) -> str:
     if not isinstance(path, str) or not path.strip():
         raise ConfigError("no `path` says where the files are", cure="set from.path: a file, a folder or a pattern")
     return path.strip()
-
-
-def key_of(options: Mapping[str, Any]) -> tuple[str, ...]:
-    """The columns that a row is known by; none if it is known by its content."""
-    key = options.get("key") or ()
-    names = (key,) if isinstance(key, str) else tuple(key)
-    if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
-        raise ConfigError("`key` is no list of different columns", cure="write key: [column, ...]")
-    return names
 
 
 def formats_of(options: Mapping[str, Any]) -> Callable[[str], Format]:
