@@ -27,6 +27,9 @@ LISTENING = "listening on "
 class Server:
     """One process with a group of its own, so that a kill reaches its workers too. Its log is a file."""
 
+    folder = ROOT
+    """Where it is started; gunicorn looks for modules there first."""
+
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         self.command = command
         self.environment = environment
@@ -46,6 +49,7 @@ class Server:
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 self.command,
+                cwd=self.folder,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -89,18 +93,19 @@ class Server:
 
 
 class Function(Server):
-    """The source or the sink of the integration under the functions-framework, as it is deployed."""
+    """The source or the sink of an integration under the functions-framework, as it is deployed from `root`."""
 
-    def __init__(self, hub: Hub, target: str, number: int = 0) -> None:
+    def __init__(self, hub: Hub, target: str, number: int = 0, name: str = NAME, root: Path = ROOT) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         command = [
             str(Path(sys.executable).with_name("functions-framework")),
-            *("--source", str(ROOT / "functions" / NAME / "main.py")),
+            *("--source", str(root / "functions" / name / "main.py")),
             *("--target", target, "--host", "127.0.0.1", "--port", str(self.port)),
         ]
-        environment = {**hub.environment, "PYTHONPATH": str(ROOT)}
+        environment = {**hub.environment, "PYTHONPATH": str(root)}
         super().__init__(command, environment, hub.home.parent / f"{target}-{number}.log")
+        self.folder = root
         self.url = f"http://127.0.0.1:{self.port}"
 
     def kill(self) -> None:

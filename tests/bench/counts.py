@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from google.pubsub_v1 import SubscriberClient
@@ -32,17 +32,45 @@ from shared.ports import Message, topic_of
 from tests import emulators
 from tests.bench.prices import AS_OF, FUNCTION_SECOND, PRICES, REGION
 from tests.sandbox import Sandbox
+from tests.sandbox.conversions import CONVERSIONS
 
-NAME: Final = "ploomes_to_milvus"
 RECORDS: Final = 1_000
-BATCH_SIZE: Final = 500
-FULL_BATCHES: Final = {
-    NAME: {
-        "source": {"rate_limit": "none"},
-        "sink": {"rate_limit": "none", "batch_size": BATCH_SIZE, "lanes": 1},
-        "streams": {"customers": {"hold_back": "0s"}},
-    }
-}
+
+
+class Way(msgspec.Struct, frozen=True):
+    """A stream, how it is set up for this, and the batches that its records fill."""
+
+    integration: str
+    stream: str
+    batch_size: int
+    settings: dict[str, Any]
+
+    @property
+    def overlay(self) -> dict[str, Any]:
+        sink = {"rate_limit": "none", "batch_size": self.batch_size, "lanes": 1}
+        streams = {self.stream: self.settings}
+        return {self.integration: {"source": {"rate_limit": "none"}, "sink": sink, "streams": streams}}
+
+
+CUSTOMERS: Final = Way("ploomes_to_milvus", "customers", 500, {"hold_back": "0s"})
+EVENTS: Final = Way(
+    "tagless_crm",
+    "data_manager_events",
+    1_000,
+    {
+        "from": {"system": "bigquery", "table": CONVERSIONS},
+        "key": ["transaction_id"],
+        "settings": {
+            "destinations": [
+                {
+                    "operating_account": {"account_type": "GOOGLE_ADS", "account_id": "1234567890"},
+                    "product_destination_id": "77",
+                }
+            ]
+        },
+    },
+)
+WAYS: Final = (CUSTOMERS, EVENTS)
 BUDGET: Final = {"reads": 1_020, "writes": 1_050, "messages": 3, "sink_invocations": 3, "blob_operations": 4}
 """Per 1,000 records in full batches."""
 MESSAGE_FRAME: Final = 40
@@ -53,6 +81,7 @@ PULL_SECONDS: Final = 60.0
 class Counted(msgspec.Struct, frozen=True):
     """What these records took, and what it costs."""
 
+    way: Way
     records: int
     amounts: dict[str, int]
 
@@ -72,7 +101,8 @@ class Counted(msgspec.Struct, frozen=True):
 
     def lines(self) -> Iterator[str]:
         """For people."""
-        yield f"Google Cloud, per 1,000 records in batches of {BATCH_SIZE}"
+        way = self.way
+        yield f"Google Cloud, per 1,000 records of {way.integration} {way.stream} in batches of {way.batch_size:,}"
         for name, amount in self.per_thousand.items():
             most = BUDGET.get(name)
             verdict = "" if most is None else f"  at most {most:,}: {'met' if amount <= most else 'MISSED'}"
@@ -91,13 +121,17 @@ class _Unhurried(SystemClock):
         return 0.0
 
 
-def count(environ: Mapping[str, str]) -> Counted:
+def count(environ: Mapping[str, str], way: Way) -> Counted:
     """Sends the records the whole way; `environ` is what leads to the emulators, as in the process's environment."""
     with tempfile.TemporaryDirectory(prefix="waybill-counts-") as folder:
         overlay = Path(folder, "overlay.yaml")
-        overlay.write_text(json.dumps(FULL_BATCHES))
+        overlay.write_text(json.dumps(way.overlay))
         project = f"waybill-counts-{uuid.uuid4().hex[:12]}"
-        with Sandbox(customers=RECORDS, ploomes_per_minute=None) as sandbox, _topic(project) as messages:
+        records = {"customers": RECORDS} if way is CUSTOMERS else {"conversions": RECORDS}
+        with (
+            Sandbox(**records, ploomes_per_minute=None) as sandbox,
+            _topic(project, way.integration) as messages,
+        ):
             hub = Hub(
                 {
                     **sandbox.environment,
@@ -110,22 +144,23 @@ def count(environ: Mapping[str, str]) -> Counted:
                 clock=_Unhurried(),
             )
             try:
-                return _counted(hub, messages)
+                return _counted(hub, way, messages)
             finally:
                 hub.close()
 
 
-def _counted(hub: Hub, messages: Iterator[Message]) -> Counted:
-    handlers, meter = Handlers(hub, NAME, silent), hub.google.meter
-    statuses = [handlers.source(b"", {}).status]
+def _counted(hub: Hub, way: Way, messages: Iterator[Message]) -> Counted:
+    handlers, meter = Handlers(hub, way.integration, silent), hub.google.meter
+    statuses = [handlers.source(json.dumps({"stream": way.stream}).encode(), {}).status]
     for message in islice(messages, meter.counts()["messages"]):
         statuses.append(handlers.sink(push_body(message, "", 1)).status)
     counts = Counter(meter.counts())
-    audit = audit_one(hub, NAME, "customers")
+    audit = audit_one(hub, way.integration, way.stream)
     if statuses != [200, *[204] * counts["messages"]] or not audit.balanced or audit.counts.delivered != RECORDS:
         raise RuntimeError(f"the functions answered {statuses}; the books say {audit.counts.as_dict()}")
     carried = counts["message_bytes"] + MESSAGE_FRAME * counts["messages"]
     return Counted(
+        way,
         RECORDS,
         {
             "reads": counts["reads"],
@@ -141,9 +176,10 @@ def _counted(hub: Hub, messages: Iterator[Message]) -> Counted:
 
 
 @contextmanager
-def _topic(project: str) -> Iterator[Iterator[Message]]:
+def _topic(project: str, integration: str) -> Iterator[Iterator[Message]]:
     """The topic of the records, for as long as it is needed, and what is published there."""
-    topic, subscription = topic_path(project, topic_of(NAME)), subscription_path(project, topic_of(NAME))
+    topic = topic_path(project, topic_of(integration))
+    subscription = subscription_path(project, topic_of(integration))
     publisher, subscriber = connect_publisher(), connect_subscriber()
     try:
         publisher.create_topic(name=topic)
@@ -174,12 +210,12 @@ def main() -> int:
             return 0
         try:
             os.environ.update(running.environ)
-            counted = count(running.environ)
+            counted = [count(running.environ, way) for way in WAYS]
         finally:
             for emulator in (running.pubsub, running.firestore, running.storage):
                 emulator.stop()
-    print("\n".join(counted.lines()))
-    return 1 if counted.over_budget() else 0
+    print("\n\n".join("\n".join(each.lines()) for each in counted))
+    return 1 if any(each.over_budget() for each in counted) else 0
 
 
 if __name__ == "__main__":

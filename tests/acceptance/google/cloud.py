@@ -98,9 +98,9 @@ class GoogleHub(Hub):
         """The topic of the records, and nobody who is pushed to."""
         self.publisher.create_topic(name=topic_path(self.project, topic_of(NAME)))
 
-    def provision(self, address: str) -> None:
+    def provision(self, address: str, integration: str = NAME) -> None:
         """Topics and subscriptions, pushing to the functions below this address."""
-        provision(self.project, {NAME: REDELIVERY_SECONDS}, address)
+        provision(self.project, {integration: REDELIVERY_SECONDS}, address)
 
 
 class Tap:
@@ -204,10 +204,13 @@ class Router:
 
 @contextmanager
 def routed(
-    hub: GoogleHub, routes: Mapping[str, Server], judge: Callable[[str, bytes], int | None] | None = None
+    hub: GoogleHub,
+    routes: Mapping[str, Server],
+    judge: Callable[[str, bytes], int | None] | None = None,
+    integration: str = NAME,
 ) -> Iterator[Router]:
     """Subscriptions that push to these functions, each under its path."""
     router = Router(routes, judge)
     with router._proxy:
-        hub.provision(router.url)
+        hub.provision(router.url, integration)
         yield router
