@@ -298,4 +298,4 @@ def test_without_tags_the_streams_are_off_and_naming_one_says_how_to_list_them(m
     hub.overlay({"streams": {"tasks": {"enabled": True}}})
     checked = hub("check", NAME)
     assert checked.code == 2
-    assert [m["path"] for m in checked.document["mistakes"]] == ["streams.tasks"]
+    assert [m["path"] for m in checked.document["mistakes"]] == [f"{NAME}.streams.tasks"]

@@ -215,7 +215,9 @@ def test_wrong_declarations_are_all_named_by_check(make_hub: MakeHub) -> None:
     checked = hub("check", NAME)
     assert checked.code == 2
     found = {mistake["path"]: mistake["cure"] for mistake in checked.document["mistakes"]}
-    assert found.keys() <= {"streams.users.fields.a.as", "streams.users.fields.b.zone", "streams.users.only[0].matches"}
+    keys = ("fields.a.as", "fields.b.zone", "only[0].matches")
+    assert found.keys() <= {f"{NAME}.streams.users.{key}" for key in keys}
+    assert all(mistake["file"].endswith("overlay.yaml") for mistake in checked.document["mistakes"])
     assert len(found) >= 2
     assert all(found.values())
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from shared.accounting import audit_stream
-from shared.ledger import Cell
+from shared.ledger import TAKEN_BACK, Cell
 from shared.outcome import Outcome
 from shared.ports import Batch, Failure, FailureQuery, Home
 from tests.contract import make
@@ -87,7 +87,7 @@ def failures_of(batch: Batch, **fields: Any) -> list[Failure]:
 
 def after(key: str, version: str = "v1", **fields: Any) -> Cell:
     """The cell of a key whose version was refused."""
-    return make.cell(key, version, hash="", target_id="", origin=f"origin-{key}", failed=version, **fields)
+    return make.cell(key, version, hash=TAKEN_BACK, target_id="", origin=f"origin-{key}", failed=version, **fields)
 
 
 def present(home: Home, batch: Batch) -> str:
