@@ -18,6 +18,7 @@ from shared.errors import ConfigError, Leased, MalformedEnvelope, WaybillError
 from shared.ports import FailureQuery, Notice
 from shared.record import Envelope
 from shared.replay import replay
+from shared.stream import Stream
 from shared.sweep import Swept, sweep
 
 
@@ -72,7 +73,7 @@ class Operations:
             if asked.integration in (None, name):
                 try:
                     done[name] = msgspec.to_builtins(self._swept(integration))
-                except WaybillError as error:
+                except Exception as error:
                     self.notice("integration_not_swept", integration=name, error=type(error).__name__)
                     done[name] = {"error": {"class": type(error).__name__, "message": str(error)}}
                     status = 503
@@ -83,17 +84,26 @@ class Operations:
         streams, broken = hub.sound_streams(integration, disabled=True)
         for stream, error in broken.items():
             self.notice("stream_not_swept", integration=name, stream=stream, error=str(error))
-        enabled = [each.name for each in integration.streams.values() if each.enabled]
         return sweep(
             streams,
             hub.home,
             self.notice,
             integration.alerts.consecutive_failures,
             teller(hub, name, self.notice),
-            sending=() if hub.home.schedule.paused(name) else enabled,
+            may_send=self._may_send,
             open_sink=hub.open_sink,
             stopping=lambda: hub.clock.stopping,
         )
+
+    def _may_send(self, stream: Stream) -> bool:
+        """Whether a stream may send by itself: its schedule runs."""
+        if not self.hub.integration(stream.integration).streams[stream.name].enabled:
+            return False
+        try:
+            return not self.hub.home.schedule.paused(stream.integration)
+        except WaybillError as error:
+            self.notice("schedule_unknown", integration=stream.integration, error=type(error).__name__)
+            return False
 
     def dead_letter(self, body: bytes) -> Reply:
         """A message that killed its sink again and again: what is pending of its batch becomes exhausted failures."""

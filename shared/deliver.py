@@ -259,9 +259,12 @@ class Delivery:
         return failure.version == record.version or same
 
     def failed_since(self, failure: Failure, record: Record) -> bool:
-        """Whether the record failed once more after this replay took it up, by another one's hand: what it came to then
-        is not what a human wanted replayed."""
-        return failure.version == record.version and failure.last_at > self.batch.committed_at
+        """Whether the record failed once more after this replay began, by another one's hand: what it came to then is
+        not what a human wanted replayed."""
+        if failure.version != record.version:
+            return False
+        run = self.home.runs.get(self.batch.run)
+        return failure.last_at > (self.batch.committed_at if run is None else run.started_at)
 
     def open_failures(self) -> dict[str, list[Failure]]:
         """Those of each key that the ledger marks. What may have arrived of them, the ledger does not know."""
@@ -332,10 +335,7 @@ class Delivery:
             self.cured.append((record, outcome))
 
     def is_news(self, record: Record, cell: Cell) -> bool:
-        """Whether an unchanged record changes its cell. A polled source would have every cell written at every run; and
-        where a target takes back what it had accepted, the cell may be another one by the time it is written."""
-        if self.confirms_later:
-            return False
+        """Whether an unchanged record changes its cell. A polled source would have every cell written at every run."""
         return bool(cell.failed) or (record.version > cell.version and not self.stream.rules.polled)
 
     def conclude(self, left: list[Item]) -> Settled | Again:
@@ -372,8 +372,8 @@ class Delivery:
     def others_pass(self, tried: list[Item]) -> bool:
         """Whether the target answers at all: in this attempt, for others since the last one, or when asked for a key.
 
-        Where it answers nobody, no try counts: an outage uses up no record's attempts. Where it cannot be asked, the
-        last record of a batch whose others have passed has only itself left to tell by.
+        Where it answers nobody, no try counts: an outage uses up no record's attempts. A target that cannot be asked,
+        and answers 500 for the last record of a batch whose others have passed, falls over this record.
         """
         last, touched = self.health.answered_at, self.batch.touched_at
         if self.answered or (last is not None and touched is not None and last > touched):
@@ -381,7 +381,9 @@ class Delivery:
         try:
             found = next(iter(self.sink.find([tried[0].change])), None)
             if isinstance(found, CannotAsk):
-                return len(tried) == 1 and self.batch.attempts > 0
+                passing = tried[0].passing
+                falls_over = passing is not None and passing.http_status == 500
+                return falls_over and len(tried) == 1 and self.batch.attempts > 0
             return isinstance(found, Found | Absent)
         except AuthError:
             raise

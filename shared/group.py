@@ -310,13 +310,16 @@ class Group:
         ended = list(self.ended)
         failures: list[Failure] = []
         cells: dict[str, Cell] = {}
-        open_data = self.data_of_open_failures(known)
+        open_data, waiting = self.open_failures(known)
         for record, error in self.invalid:
             if record.origin and self.newest.get(record.origin, "") > record.version:
                 ended.append((record.key, record.version, Outcome.SUPERSEDED))
                 continue
             cell = cells.get(record.key) or known.get(record.key)
-            waits = cell is not None and cell.failed == record.version
+            if self.kind == "fetch" and cell is not None and cell.version > record.version:
+                ended.append((record.key, record.version, Outcome.SUPERSEDED))
+                continue
+            waits = (cell is not None and cell.failed == record.version) or (record.key, record.version) in waiting
             if self.kind == "fetch" and (waits or record.data in open_data.get(record.key, ())):
                 ended.append((record.key, record.version, Outcome.DUPLICATE))
                 continue
@@ -328,15 +331,17 @@ class Group:
         batch.outcomes = "".join(LETTERS[outcome] for _, _, outcome in ended)
         return [batch], failures, list(cells.values())
 
-    def data_of_open_failures(self, known: dict[str, Cell]) -> dict[str, list[dict[str, Any]]]:
-        """What failed already, by key. A polled source gives it under a new version each time."""
-        found: dict[str, list[dict[str, Any]]] = {}
-        keys = tuple(key for key, cell in known.items() if cell.failed)
-        if self.stream.rules.polled and keys:
-            query = FailureQuery(self.stream.integration, self.stream.name, keys=keys)
-            for failure in self.home.failures.find(query):
-                found.setdefault(failure.key, []).append(failure.data)
-        return found
+    def open_failures(self, known: dict[str, Cell]) -> tuple[dict[str, list[dict[str, Any]]], set[tuple[str, str]]]:
+        """What failed already: by key what it held, which a polled source gives under a new version each time; and keys
+        with versions."""
+        data: dict[str, list[dict[str, Any]]] = {}
+        versions: set[tuple[str, str]] = set()
+        if keys := tuple(key for key, cell in known.items() if cell.failed):
+            for failure in self.home.failures.find(FailureQuery(self.stream.integration, self.stream.name, keys=keys)):
+                versions.add((failure.key, failure.version))
+                if self.stream.rules.polled:
+                    data.setdefault(failure.key, []).append(failure.data)
+        return data, versions
 
 
 def weight_of(record: Record) -> int:

@@ -8,7 +8,7 @@ from datetime import datetime
 import msgspec
 
 from shared.outcome import Outcome
-from shared.record import Record, version_at
+from shared.record import Record
 
 FIRST_WINS = "first"
 NEWEST_WINS = "newest"
@@ -86,13 +86,13 @@ def judge_content(record: Record, fingerprint: str, cell: Cell | None, run: str)
 
 
 def undone_since(record: Record, cell: Cell | None, other: Cell | None) -> bool:
-    """Whether another stream took out what this one had put in, or the other way round, before the source said once
-    more what this record says. What the source said before is no news by that."""
+    """Whether another stream took out what this one had put in, or the other way round, by what its source had said
+    before this record's source said it once more. What was said before that is no news."""
     if cell is None or other is None or not cell.version or not other.version or cell.deleted == other.deleted:
         return False
     if cell.at is None or other.at is None or other.at <= cell.at:
         return False
-    return record.version > version_at(other.at)
+    return record.version > other.version
 
 
 def judge_appended(record: Record, cell: Cell, run: str) -> Outcome | None:
@@ -166,6 +166,18 @@ def refused_later(cell: Cell | None, request: str, version: str) -> Cell | None:
         gave_way="",
         shown_version="",
     )
+
+
+def written_over(stored: Cell, cell: Cell) -> Cell:
+    """What stands in the ledger after a cell is written, by what stands there now, which may not be what was read.
+
+    A version that failed after the applied one stays marked. What the target took back since stays taken back, unless
+    something was applied after it: whoever only found its content unchanged had read the cell before.
+    """
+    if stored.refused_later and (stored.at is None or cell.at is None or cell.at <= stored.at):
+        return msgspec.structs.replace(stored, failed=max(stored.failed, cell.failed))
+    later = stored.failed if stored.failed > cell.version else ""
+    return msgspec.structs.replace(cell, failed=max(cell.failed, later))
 
 
 def contested(records: list[Record], cells: Mapping[str, Cell]) -> set[str]:

@@ -3,7 +3,7 @@ again, what is over is called over, and targets that confirm later are asked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from datetime import timedelta
 from itertools import islice
 from typing import Final
@@ -53,12 +53,12 @@ def sweep(
     notice: Notice,
     alert_after: int = 3,
     tell: Callable[[AlertChange], None] = lambda change: None,
-    sending: Collection[str] = (),
+    may_send: Callable[[Stream], bool] = lambda stream: False,
     open_sink: Callable[[Stream], Sink] | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Swept:
-    """One round over the streams of one integration. `tell` hears of each alert that changes; `sending` names the
-    streams that may send by themselves; `open_sink` is for the targets that are to be asked what became of their
+    """One round over the streams of one integration. `tell` hears of each alert that changes; `may_send` says
+    which streams may send by themselves; `open_sink` is for the targets that are to be asked what became of their
     requests, nobody is without it."""
     swept = Swept()
     for stream in streams:
@@ -67,8 +67,7 @@ def sweep(
             publish_again(home, lost[start : start + 100])
         swept.republished += len(lost)
         swept.concluded += len(conclude_runs(stream, home))
-        if stream.name in sending:
-            swept.early += send_the_early_again(stream, home, notice)
+        swept.early += send_the_early_again(stream, home, notice, may_send)
         if open_sink is not None:
             asked = ask_targets(stream, home, open_sink, notice, stopping)
             swept.confirmed += asked.confirmed
@@ -111,11 +110,13 @@ def conclude_runs(stream: Stream, home: Home) -> list[Run]:
     return concluded
 
 
-def send_the_early_again(stream: Stream, home: Home, notice: Notice) -> int:
+def send_the_early_again(
+    stream: Stream, home: Home, notice: Notice, may_send: Callable[[Stream], bool] = lambda stream: True
+) -> int:
     """Replays the records that their target was to know some hours later, and gives how many they are."""
     before = home.clock.now() - EARLY_AGAIN
     query = FailureQuery(stream.integration, stream.name, outcome=Outcome.EXHAUSTED, number=TOO_EARLY, before=before)
-    if not home.failures.count(query):
+    if not home.failures.count(query) or not may_send(stream):
         return 0
     if any(batch.kind == "replay" for batch in home.batches.unsettled(stream.integration, stream.name)):
         # They may be on their way already.

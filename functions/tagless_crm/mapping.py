@@ -145,8 +145,15 @@ def rules(options: Mapping[str, Any]) -> Rules:
     )
 
 
-def _audience(settings: Mapping[str, Any]) -> Any:
-    return settings.get("destinations") or settings.get("user_list")
+def _audience(settings: Mapping[str, Any]) -> list[str]:
+    """The audience that the settings mean, however they write it."""
+    named = [str(settings.get("user_list") or "").rpartition("/")[2]]
+    for each in settings.get("destinations") or ():
+        plain = {str(name).replace("_", "").lower(): value for name, value in each.items()}
+        account = plain.get("operatingaccount") or {}
+        ids = {str(name).replace("_", "").lower(): value for name, value in account.items()}
+        named.append(f"{ids.get('accountid')} {plain.get('productdestinationid')}")
+    return sorted(named)
 
 
 def _ends(column: str) -> list[int]:

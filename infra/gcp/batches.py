@@ -21,7 +21,7 @@ from infra.gcp.errors import Conflict
 from infra.gcp.failures import GoogleFailures
 from infra.gcp.fence import Hold, commit_held, new_mark
 from infra.gcp.ledger import GoogleLedger
-from infra.gcp.monitoring import publish_or_tell, publish_rows
+from infra.gcp.monitoring import publish_or_tell
 from infra.gcp.names import both, document_id
 from infra.gcp.store import COMMIT_BYTES, Document, Path, Query, Store, Write, instant
 from shared.errors import Fenced, Leased, StoreUnavailable
@@ -150,7 +150,7 @@ class GoogleBatches:
             taken = [failure for failure in failures if failure.key in cells]
             untold = [failure for failure in taken if failure.id not in told_of]
             rows = monitored(table, partial(failure_rows, untold, taken[0].last_at))
-            publish_rows(self._bus, integration, rows)
+            publish_or_tell(self._bus, integration, rows)
             told_of |= {failure.id for failure in untold}
             told = [Closure(each.id, each.batch, each.place, each.outcome) for each in taken]
             room = COMMIT_BYTES - sum(write.size for write in cells.values())

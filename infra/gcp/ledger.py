@@ -16,7 +16,7 @@ import msgspec
 
 from infra.gcp.names import document_id, key_id
 from infra.gcp.store import Document, Path, Query, Store, Write
-from shared.ledger import Cell, refused_later
+from shared.ledger import Cell, refused_later, written_over
 
 CELL: Final = "cell"
 REMEMBERED: Final = 5_000
@@ -58,7 +58,7 @@ class GoogleLedger:
     def applying(self, integration: str, stream: str, cells: Sequence[Cell]) -> Callable[[], list[Write]]:
         """Gives the writes of these cells, each time as of now. A version that failed after the one that is applied
         stays marked."""
-        return self._writing(integration, stream, cells, _apply)
+        return self._writing(integration, stream, cells, written_over)
 
     def marking(self, integration: str, stream: str, cells: Sequence[Cell]) -> Callable[[], list[Write]]:
         """Gives the writes that mark the failed versions of these cells, each time as of now. A cell that is there
@@ -140,11 +140,6 @@ def _write(path: Path, cell: Cell, known: Known, merge: Callable[[Cell, Cell], C
         return Write(path, _fields(cell), "create")
     merged = merge(known.cell, cell)
     return None if merged == known.cell else Write(path, _fields(merged), "update", known.version)
-
-
-def _apply(stored: Cell, cell: Cell) -> Cell:
-    later = stored.failed if stored.failed > cell.version else ""
-    return msgspec.structs.replace(cell, failed=max(cell.failed, later))
 
 
 def _mark(stored: Cell, cell: Cell) -> Cell:

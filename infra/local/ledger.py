@@ -10,7 +10,7 @@ from typing import Any
 
 from infra.local.database import Database
 from infra.local.schema import instant, micros
-from shared.ledger import Cell
+from shared.ledger import TAKEN_BACK, Cell
 
 _COLUMNS = "key, version, hash, target_id, origin, deleted, failed, run, at, shown, gave_way, shown_version"
 _AT_ONCE = 500
@@ -19,10 +19,16 @@ _INSERT = (
     "ON CONFLICT (stream, key) DO UPDATE SET "
 )
 _MARK = _INSERT + "failed = max(failed, excluded.failed)"
+# As `shared.ledger.written_over` has it.
+_STAYS = f"hash = '{TAKEN_BACK}' AND NOT coalesce(excluded.at > at, FALSE)"
 _PUT = (
     _INSERT
-    + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS.split(", ")[1:] if name != "failed")
-    + ", failed = max(excluded.failed, CASE WHEN failed > excluded.version THEN failed ELSE '' END)"
+    + ", ".join(
+        f"{name} = CASE WHEN {_STAYS} THEN {name} ELSE excluded.{name} END"
+        for name in _COLUMNS.split(", ")[1:]
+        if name != "failed"
+    )
+    + f", failed = max(excluded.failed, CASE WHEN {_STAYS} OR failed > excluded.version THEN failed ELSE '' END)"
 )
 
 

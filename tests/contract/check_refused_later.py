@@ -11,7 +11,7 @@ import msgspec
 from shared.accounting import audit_stream
 from shared.ledger import TAKEN_BACK, Cell
 from shared.outcome import Outcome
-from shared.ports import Batch, Failure, FailureQuery, Home
+from shared.ports import Batch, Failure, FailureQuery, Home, Settlement
 from tests.contract import make
 from tests.contract.make import CUSTOMERS, SHOP
 from tests.contract.suite import Around, answering, at_once, breaks, contract, refused, without
@@ -37,7 +37,9 @@ class LeavesTheCells(Around):
     """Puts the cells back as they were."""
 
     def refuse_later(self, request: str, failures: Sequence[Failure]) -> int:
-        cells = list(self.home.ledger.scan(SHOP, CUSTOMERS))
+        # As if they were applied later: nothing else is written over what was taken back.
+        later = START + timedelta(days=1)
+        cells = [msgspec.structs.replace(cell, at=later) for cell in self.home.ledger.scan(SHOP, CUSTOMERS)]
         count: int = self.inner.refuse_later(request, failures)
         make.settle_another(self.home, (), number=70, cells=cells)
         return count
@@ -135,6 +137,38 @@ def check_what_was_delivered_anew_since_is_left_alone(world: World) -> None:
     assert world.there.ledger.cells(SHOP, CUSTOMERS, ["0-0"]) == {"0-0": now}
     assert present(world.there, batch) == "dx"
     assert [failure.key for failure in world.there.failures.find(FailureQuery(SHOP))] == ["0-1"]
+
+
+class PutsBack(Around):
+    """Writes what was read of a cell, whatever became of it since."""
+
+    def settle(self, settlement: Settlement) -> None:
+        soon = [
+            msgspec.structs.replace(cell, at=START + timedelta(days=1)) if cell.at is not None else cell
+            for cell in settlement.cells
+        ]
+        self.inner.settle(msgspec.structs.replace(settlement, cells=soon))
+
+
+@contract(breaks("puts back what was taken back", batches=PutsBack))
+def check_what_was_found_unchanged_before_it_was_taken_back_stays_taken_back(world: World) -> None:
+    """A delivery reads the cells first and writes them when all is sent."""
+    batch = delivered(world, "aa")
+    newer = make.commit_batch(world.here, "..", 8, make.run(8), keys=["0-0", "0-1"], versions=["v2", "v2"])
+    world.here.batches.begin(newer.id, "one")
+    read = world.here.ledger.cells(SHOP, CUSTOMERS, ["0-0", "0-1"])
+    assert world.there.batches.refuse_later("a", failures_of(batch)) == 2
+    unchanged = msgspec.structs.replace(read["0-0"], version="v2")
+    failing = msgspec.structs.replace(read["0-1"], failed="v2")
+    world.here.batches.settle(make.settlement(newer, "one", "ur", cells=[unchanged, failing]))
+    cells = world.there.ledger.cells(SHOP, CUSTOMERS, ["0-0", "0-1"])
+    assert cells["0-0"] == after("0-0")
+    assert cells["0-1"] == msgspec.structs.replace(after("0-1"), failed="v2")
+    later = make.commit_batch(world.here, ".", 9, make.run(9), keys=["0-0"], versions=["v3"])
+    world.here.batches.begin(later.id, "one")
+    sent = make.cell("0-0", "v3", target_id="b", at=START + timedelta(days=1))
+    world.here.batches.settle(make.settlement(later, "one", "d", cells=[sent]))
+    assert world.there.ledger.cells(SHOP, CUSTOMERS, ["0-0"]) == {"0-0": sent}
 
 
 @contract(breaks("leaves the books as they were", batches=LeavesTheBooks, books=answering("entries", lambda _: [])))

@@ -430,6 +430,17 @@ def test_what_has_no_archive_any_more_stays_delivered_and_is_counted(make: Make)
     assert (process.failures(), outcomes(process), pending(process)) == ([], {"delivered": 5}, (0, 0))
 
 
+def test_an_unchanged_version_keeps_older_ones_from_being_sent_after_it(make: Make) -> None:
+    later = make(0)
+    for seconds, name in ((10, "one"), (100, "one"), (50, "two")):
+        later.world.shelf.put(1, seconds, key="K1", name=name)
+        later.world.clock.advance(60)
+        process = later.process()
+        process.run(Order(full=True))
+    assert [content["name"] for content in later.world.target.contents_of("K1")] == ["one"]
+    assert later.desk.sent("K1") == 1
+
+
 def test_the_archive_of_a_request_that_may_still_fail_stays(make: Make) -> None:
     later = make()
     process = later.ran()

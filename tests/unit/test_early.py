@@ -11,6 +11,7 @@ import pytest
 
 from shared.deliver import Settled
 from shared.errors import IN_DOUBT, MALFORMED, TOO_EARLY, UNAVAILABLE
+from shared.group import Group
 from shared.outcome import Outcome, Passing, Verdict
 from shared.ports import FailureQuery, lease_name
 from shared.replay import replay
@@ -39,7 +40,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
 
 
 def early_again(process: Process) -> int:
-    return sweep([process.stream], process.home, process.notice, sending=["things"]).early
+    return sweep([process.stream], process.home, process.notice, may_send=lambda stream: True).early
 
 
 def open_numbers(process: Process) -> list[int]:
@@ -119,13 +120,37 @@ def test_of_two_replays_the_second_leaves_alone_what_became_unknown_by_the_first
     assert process.audit().balanced
 
 
+def test_nor_if_it_was_taken_up_before_and_committed_after(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = make()
+    process.sink.script = {"K2": [EARLY, Step.DOUBT_AFTER]}
+    process.fetch()
+    process.pump()
+    process.world.clock.advance(60)
+    query = FailureQuery("shop", "things")
+    replay(process.stream, process.home, query, "by hand", process.notice)
+    commit = Group.commit
+
+    def late(group: Group) -> None:
+        monkeypatch.setattr(Group, "commit", commit)
+        process.world.clock.advance(60)
+        process.pump()
+        process.world.clock.advance(60)
+        commit(group)
+
+    monkeypatch.setattr(Group, "commit", late)
+    replay(process.stream, process.home, query, "by another hand", process.notice)
+    process.pump()
+    assert open_numbers(process) == [IN_DOUBT]
+    assert len(process.world.target.ids_of("K2")) == 1
+
+
 def test_a_stream_that_is_off_or_paused_sends_nothing_by_itself(make: Make) -> None:
     process = make()
     process.sink.script = {"K2": [EARLY]}
     process.fetch()
     process.pump()
     process.world.clock.advance(EARLY_AGAIN.total_seconds() + 1)
-    assert sweep([process.stream], process.home, process.notice, sending=["others"]).early == 0
+    assert sweep([process.stream], process.home, process.notice, may_send=lambda stream: False).early == 0
 
 
 def test_other_failures_are_left_to_a_human(make: Make) -> None:

@@ -230,7 +230,7 @@ def test_what_another_stream_has_undone_is_undone_until_it_is_said_again(
     record = Record("k", version_at(said, "1"), "upsert", "1", "", {})
     cell = Cell("k", version_at(ours, "1"), "h", deleted=deleted[0], at=ours)
     other = Cell("k", version_at(theirs, "1"), "h", deleted=deleted[1], at=theirs)
-    expected = deleted[0] != deleted[1] and ours < theirs <= said
+    expected = deleted[0] != deleted[1] and ours < theirs < said
     assert undone_since(record, cell, other) is expected
     assert not undone_since(record, cell, None) and not undone_since(record, None, other)
     assert not undone_since(record, cell, Cell("k", failed="1", at=theirs, deleted=deleted[1]))

@@ -56,9 +56,10 @@ class Folder:
         """The file, if it came here in the window. One that is moved here keeps the time of its last writing."""
         try:
             status = (self._base / name).stat()
+            came = _instant(max(arrival(status), arrival((self._base / name).lstat())))
         except FileNotFoundError:
             return None
-        found, came = _file(name, status), _instant(arrival(status))
+        found = _file(name, status)
         return found if found is not None and came is not None and window.since <= came < window.until else None
 
     def _rests(self, file: File) -> bool:
@@ -66,7 +67,10 @@ class Folder:
         age = self._clock.now() - file.instant
         if not timedelta() <= age < UNFINISHED_REST:
             return False
-        rest = REST if _is_finished(self._base / file.name) else UNFINISHED_REST
+        try:
+            rest = REST if _is_finished(self._base / file.name) else UNFINISHED_REST
+        except FileNotFoundError:
+            return True
         if age >= rest:
             return False
         self._clock.sleep((rest - age).total_seconds())
