@@ -181,6 +181,7 @@ class Delivery:
         """Gives every record its outcome that needs no sending, and the rest as items to send."""
         batch, records, run = self.batch, self.envelope.records, self.envelope.run
         replaying = batch.kind == "replay"
+        began = self.replay_began() if replaying else None
         self.cells = self.home.ledger.cells(self.stream.integration, self.stream.name, list(dict.fromkeys(batch.keys)))
         self.beside.look(batch, records)
         open_failures = self.open_failures()
@@ -207,7 +208,8 @@ class Delivery:
             failures = open_failures.get(record.key, []) if outcome is None else []
             if not replaying and any(self.is_known(failure, record) for failure in failures):
                 outcome = Outcome.DUPLICATE
-            if replaying and any(self.failed_since(failure, record) for failure in failures):
+            if began is not None and any(f.version == record.version and f.last_at > began for f in failures):
+                # Another one's hand sent it meanwhile: what it came to then is not what was to be replayed.
                 outcome = Outcome.DUPLICATE
             if outcome is None and once is not None and cell is not None:
                 outcome = judge_once(record, cell, run, once)
@@ -258,13 +260,9 @@ class Delivery:
         same = self.stream.rules.polled and (failure.operation, failure.data) == (record.operation, record.data)
         return failure.version == record.version or same
 
-    def failed_since(self, failure: Failure, record: Record) -> bool:
-        """Whether the record failed once more after this replay began, by another one's hand: what it came to then is
-        not what a human wanted replayed."""
-        if failure.version != record.version:
-            return False
+    def replay_began(self) -> datetime:
         run = self.home.runs.get(self.batch.run)
-        return failure.last_at > (self.batch.committed_at if run is None else run.started_at)
+        return self.batch.committed_at if run is None else run.started_at
 
     def open_failures(self) -> dict[str, list[Failure]]:
         """Those of each key that the ledger marks. What may have arrived of them, the ledger does not know."""
