@@ -14,7 +14,7 @@ from infra.rates import overdrawn, unlimited
 from infra.report import rules_of, run_report, stamp, state_of, systems_of
 from infra.wiring import Hub
 from shared.accounting import Counts, StreamAudit, audit_stream
-from shared.cleanup import Cleaned, OldRows, clean_up
+from shared.cleanup import OldRows, clean_up
 from shared.declared.faults import Faults
 from shared.errors import CUSTOMER_MISSING, NUMBERS, ConfigError, WaybillError
 from shared.outcome import OUTCOMES
@@ -402,7 +402,7 @@ def cleanup(hub: Hub, name: str | None, age: timedelta | None) -> dict[str, Any]
             )
         except WaybillError as error:
             what = {"class": type(error).__name__, "message": str(error), "cure": error.cure}
-            cleaned[integration.name] = {**msgspec.to_builtins(Cleaned()), "error": what}
+            cleaned[integration.name] = {"error": what}
         else:
             cleaned[integration.name] = msgspec.to_builtins(done)
     return {"integrations": cleaned}

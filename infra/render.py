@@ -241,6 +241,10 @@ def audit(document: dict[str, Any]) -> None:
 
 def cleanup(document: dict[str, Any]) -> None:
     for name, done in document["integrations"].items():
+        if "error" in done:
+            _print(Text(f"{name}: not cleaned up to the end: {done['error']['message']}", style="red"))
+            _print(f"  what to do: {done['error']['cure']}")
+            continue
         removed = f"{done['archives']:,} archives, {done['closed_failures']:,} closed failures"
         others = f"{done['confirmations']:,} confirmations and {done['monitoring']:,} monitoring rows"
         _print(f"{name}: removed {removed}, {others}")

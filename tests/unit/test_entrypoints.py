@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from infra import queries, render
 from infra.entrypoints import Handlers
 from infra.local.bus import Claimed
 from infra.log import silent
@@ -109,3 +110,29 @@ def test_a_dead_letter_is_told_to_the_table_of_its_integration(tmp_path: Path, h
     finally:
         monitored.close()
     assert told == [(f"{ONE}.customers", KILLED_ITS_SINK)]
+
+
+def test_what_fails_of_one_integration_keeps_no_other_from_being_cleaned_up_or_swept(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def away(integration: str, *more: object) -> int:
+        if integration == ONE:
+            raise StoreUnavailable("it is away")
+        return 0
+
+    operations = Operations(hub, silent)
+    with monkeypatch.context() as patch:
+        patch.setattr(hub.home.failures, "remove_closed", away)
+        reply = operations.carry_out("cleanup", b"")
+        document = queries.cleanup(hub, None, None)
+    assert (reply.status, document) == (503, {"integrations": reply.body["integrations"]})
+    assert document["integrations"][ONE]["error"]["class"] == "StoreUnavailable"
+    assert document["integrations"][OTHER]["archives"] == 0
+    render.cleanup(document)
+    assert "it is away" in capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        patch.setattr("infra.operations.sweep", lambda streams, *_, **__: 1 / (streams[0].integration != ONE))
+        reply = operations.carry_out("sweep", b"")
+    assert reply.status == 503
+    assert reply.body["integrations"][ONE]["error"]["class"] == "ZeroDivisionError"
+    assert reply.body["integrations"][OTHER] == 1.0
