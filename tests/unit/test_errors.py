@@ -42,7 +42,16 @@ def test_the_markers_are_those_of_the_older_system() -> None:
 
 def names_used(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf8"))
-    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    return names | {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
+def test_every_number_is_met_by_a_test() -> None:
+    met: set[str] = set()
+    for path in (ROOT / "tests").rglob("*.py"):
+        if path != Path(__file__):
+            met |= names_used(path)
+    assert set(CONSTANTS) <= met
 
 
 def test_every_number_but_the_markers_is_given_by_something() -> None:
