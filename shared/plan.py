@@ -10,7 +10,7 @@ import msgspec
 from shared.accounting import Counts
 from shared.errors import RecordError, TransientError
 from shared.fetch import CLOCK_TOLERANCE, TICK, come_to
-from shared.ledger import judge_appended, judge_content, judge_once, judge_version
+from shared.ledger import judge_appended, judge_content, judge_once, judge_version, undone_since
 from shared.outcome import CannotAsk, Found, Outcome, Probe
 from shared.ports import Change, Filter, Home, Row, Sink, Source, Window
 from shared.record import Record, content_hash
@@ -65,7 +65,9 @@ def judge_page(rows: Any, stream: Stream, home: Home, sink: Sink, plan: StreamPl
             _count(plan, verdict)
         else:
             records.append(verdict)
-    cells = home.ledger.cells(stream.integration, stream.name, list({record.key for record in records}))
+    keys = list({record.key for record in records})
+    cells = home.ledger.cells(stream.integration, stream.name, keys)
+    theirs = [home.ledger.cells(stream.integration, other, keys) for other in stream.others]
     for record in records:
         cell = cells.get(record.key)
         outcome = judge_version(record, cell, stream.on_conflict, replaying=False)
@@ -81,7 +83,7 @@ def judge_page(rows: Any, stream: Stream, home: Home, sink: Sink, plan: StreamPl
                 content = stream.rules.to_target(record.data)
             except Exception:
                 outcome = Outcome.INVALID
-        if outcome is None:
+        if outcome is None and not any(undone_since(record, cell, others.get(record.key)) for others in theirs):
             outcome = judge_content(record, content_hash(content), cell, "")
         if outcome is not None:
             _count(plan, outcome)

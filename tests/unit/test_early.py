@@ -16,7 +16,7 @@ from shared.outcome import Outcome, Passing, Verdict
 from shared.ports import FailureQuery, lease_name
 from shared.replay import replay
 from shared.sweep import EARLY_AGAIN, sweep
-from tests.unit.fakes import RULES, Process, Step, World, make_stream, spare_the_disk
+from tests.unit.fakes import RULES, Crash, Fuse, Process, Step, World, make_stream, spare_the_disk
 
 Make = Callable[..., Process]
 
@@ -142,6 +142,39 @@ def test_nor_if_it_was_taken_up_before_and_committed_after(make: Make, monkeypat
     process.pump()
     assert open_numbers(process) == [IN_DOUBT]
     assert len(process.world.target.ids_of("K2")) == 1
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_crash_anywhere_in_the_sweep_loses_none_and_sends_none_twice(make: Make, after: bool) -> None:
+    at = crashed = 0
+    while True:
+        at += 1
+        first = make()
+        first.sink.script = {"K2": [EARLY], "K3": [EARLY]}
+        first.fetch()
+        first.pump()
+        world = first.world
+        world.clock.advance(EARLY_AGAIN.total_seconds() + 1)
+        first.close()
+        process = world.process(Fuse(at, after=after))
+        try:
+            early_again(process)
+        except Crash:
+            crashed += 1
+        else:
+            break
+        process.die()
+        last = world.process()
+        early_again(last)
+        last.pump()
+        assert open_numbers(last) == []
+        assert {key: len(world.target.ids_of(key)) for key in ("K1", "K2", "K3", "K4")} == dict.fromkeys(
+            ("K1", "K2", "K3", "K4"), 1
+        )
+        audit = last.audit()
+        assert audit.balanced and audit.counts.delivered == 4
+        last.close()
+    assert crashed > 8
 
 
 def test_a_stream_that_is_off_or_paused_sends_nothing_by_itself(make: Make) -> None:

@@ -135,4 +135,5 @@ def test_what_fails_of_one_integration_keeps_no_other_from_being_cleaned_up_or_s
         reply = operations.carry_out("sweep", b"")
     assert reply.status == 503
     assert reply.body["integrations"][ONE]["error"]["class"] == "ZeroDivisionError"
+    assert "division" not in reply.body["integrations"][ONE]["error"]["message"], "it may quote a record"
     assert reply.body["integrations"][OTHER] == 1.0

@@ -102,6 +102,7 @@ def test_a_lease_whose_taking_was_not_answered_is_held_by_who_took_it(hub: Hub) 
     lose_answers(home.store)
     lease = home.ports.leases.take(make.LEASE)
     home.ports.runs.commit(lease, make.run())
+    assert home.ports.runs.get(make.run().id) is not None
 
 
 def test_a_begun_batch_whose_answer_was_lost_is_not_taken_for_anothers(hub: Hub) -> None:

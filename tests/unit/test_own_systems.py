@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -13,12 +14,13 @@ import pytest
 from infra.entrypoints import Handlers
 from infra.log import silent
 from infra.quantities import Rate
-from infra.queries import check, listing
+from infra.queries import audit, check, listing
 from infra.runner import run_streams
 from infra.serve import ready_integrations
 from infra.wiring import Hub
 from shared.errors import AuthError, ConfigError
 from shared.fetch import Order
+from tests.sandbox import Sandbox
 
 INTEGRATION = """\
 name: tables
@@ -27,6 +29,8 @@ sink: {system: each_its_own, batch_size: 5, redeliver_after: 10ms, retry: {attem
 streams:
 """
 MAPPING = """\
+import time
+
 from shared.errors import ConfigError
 from shared.ports import Rules
 from shared.tabular import identify
@@ -37,12 +41,17 @@ def rules(keys):
     write = {"ga4": "events", "data_manager": "events", "cm360": "conversions"}[keys["to"]]
     content = {"client_id": "1.2", "name": "seen", "params": {}}
     own = {}
+    make = lambda row: content
+    if keys["to"] == "cm360":
+        own = {"floodlight_configuration_id": "1", "floodlight_activity_id": "2"}
+        micros = int((time.time() - 60) * 1e6)
+        make = lambda row: {"gclid": row["id"], "timestamp_micros": micros, "value": 1}
     if keys["to"] == "data_manager":
         content = {"event_timestamp": "2026-01-01T00:00:00Z", "transaction_id": "1"}
         account = {"account_type": "GOOGLE_ADS", "account_id": keys.get("account", "1")}
         own = {"destinations": [{"operating_account": account, "product_destination_id": "2"}]}
     settings = {"path": keys["path"], "settings": own}
-    return Rules("", write, identify, lambda row: content, source="files", target=keys["to"], settings=settings,
+    return Rules("", write, identify, make, source="files", target=keys["to"], settings=settings,
                  hold_back=0.0)
 
 OPTIONS = {"*": {"to": str, "path": str, "account": str}}
@@ -207,3 +216,24 @@ def test_a_mistake_stands_where_the_overlay_makes_it(tmp_path: Path) -> None:
     (mistake,) = check(hub, None)["mistakes"]
     assert (mistake["file"], mistake["line"], mistake["path"]) == (str(overlay), 3, "tables.streams.web")
     assert (mistake["found"], mistake["cure"]) == ("tables, stream web: no path", "add path")
+
+
+def test_a_run_sends_once_more_what_came_too_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has no sweeper has the next run."""
+    monkeypatch.setattr("shared.sweep.EARLY_AGAIN", timedelta())
+    (tmp_path / "rows.csv").write_text("id\nclick1\nclick2\n")
+    with Sandbox(seed=3, customers=0, cm360_per_minute=None) as sandbox:
+        sandbox.cm360.unknown_clicks = {"click2"}
+        streams = f"  ads: {{to: cm360, path: {tmp_path}/rows.csv}}\n"
+        hub = made(tmp_path, streams, **sandbox.environment)
+        try:
+            chosen = hub.streams(hub.integration("tables"))
+            (first,) = run_streams(hub, "tables", chosen, Order(), silent)
+            assert (first.report(hub)["delivered"], first.report(hub)["exhausted"]) == (1, 1)
+            sandbox.cm360.unknown_clicks.clear()
+            (second,) = run_streams(hub, "tables", chosen, Order(), silent)
+            (resumed,) = second.report(hub)["resumed"]
+            assert (second.state, resumed["fetched"], resumed["delivered"]) == ("settled", 1, 1)
+            assert audit(hub, "tables", False)["streams"]["ads"]["delivered"] == 2
+        finally:
+            hub.close()

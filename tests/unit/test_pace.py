@@ -225,3 +225,4 @@ def test_a_stop_ends_the_waiting_and_takes_no_slot() -> None:
 def test_a_free_slot_is_taken_even_when_stopping() -> None:
     pace = Pace(Rate(1, 60.0), FakeClock(), stopping=lambda: True)
     pace.acquire()
+    assert pace.claim() == pytest.approx(60 * SLACK)

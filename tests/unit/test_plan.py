@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import AuthError, TransientError
+from shared.ledger import Cell
 from shared.plan import MOST_SAMPLES, StreamPlan, plan_stream
 from tests.unit.fakes import IN_MEMORY, RULES, START, STEADY, Process, World, make_stream, spare_the_disk
 
@@ -165,3 +166,20 @@ def test_what_was_added_to_the_target_is_not_planned_again(make: Make) -> None:
         process.world.shelf.things[2], data={"key": "K2", "name": "under the same version"}
     )
     assert planned(process) == {"fetched": 3, "unchanged": 3}
+
+
+def test_what_another_stream_of_the_place_has_undone_is_planned_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = make(2, others=("leavers",), overlap=timedelta(hours=2))
+    process.fetch()
+    process.pump()
+    later = process.world.clock.now() + timedelta(seconds=1)
+    ours = process.embedded.ports.ledger.cells
+    theirs = {"K1": Cell("K1", "0", deleted=True, at=later)}
+    monkeypatch.setattr(
+        process.embedded.ports.ledger,
+        "cells",
+        lambda integration, stream, keys: theirs if stream == "leavers" else ours(integration, stream, keys),
+    )
+    assert planned(process) == {"fetched": 2, "delivered": 1, "unchanged": 1}
