@@ -18,8 +18,8 @@ from infra.mistakes import nearest, shown
 from shared.errors import ConfigError
 
 Backend = Literal["embedded", "gcp"]
-FILES: Final = "files"
-"""The system that is a folder of this machine: it has neither address nor secrets."""
+OWN: Final = frozenset({"files", "store", "uploads", "exports"})
+"""A folder of this machine, and what the hub keeps itself: systems with neither address nor secrets."""
 
 
 class SystemVariables(msgspec.Struct, frozen=True):
@@ -94,7 +94,7 @@ def system_settings(system: str, environ: Mapping[str, str]) -> SystemSettings:
     An empty variable counts as missing; blanks around a value are not part of it (mounted secrets often end in a
     newline).
     """
-    if system == FILES:
+    if system in OWN:
         return SystemSettings("", {})
     if system not in SYSTEM_VARIABLES:
         near = nearest(system, SYSTEM_VARIABLES)

@@ -8,7 +8,7 @@ from typing import Any
 from infra.quantities import format_duration
 from infra.wiring import Hub, monitoring_table
 from shared.forget import Telling
-from shared.ports import Rules
+from shared.rules import Rules
 
 
 def find_traces(hub: Hub, key: str) -> dict[str, int]:

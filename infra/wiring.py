@@ -24,7 +24,8 @@ from infra.quantities import Rate
 from infra.systems import Connection
 from shared.deliver import Health
 from shared.errors import ConfigError
-from shared.ports import Blobs, Home, Rules, Sink, Source
+from shared.ports import Blobs, Home, Sink, Source
+from shared.rules import Rules
 from shared.stream import Stream
 
 if TYPE_CHECKING:
@@ -335,6 +336,8 @@ class Hub:
             clock=self.clock,
             pace_file=self._pace_folder() / f"{stream.integration}-{_short(system)}-{end}" if rate else None,
             stopping=lambda: self.clock.stopping,
+            home=lambda: self.home,
+            stream=(stream.integration, stream.name),
             options={
                 **self.integration(stream.integration).streams[stream.name].options,
                 **stream.rules.settings,

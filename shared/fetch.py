@@ -38,7 +38,6 @@ from shared.ports import (
     Batch,
     Failure,
     FailureQuery,
-    Filter,
     Home,
     Lease,
     Message,
@@ -52,6 +51,7 @@ from shared.ports import (
     lease_name,
     topic_of,
 )
+from shared.rules import Filter
 from shared.stream import Stream
 
 RENEW_SECONDS: Final = 20.0
@@ -67,6 +67,8 @@ class Order(msgspec.Struct, frozen=True):
     limit: int | None = None
     run_id: str = ""
     """Given by a trigger that may repeat itself: the same id never starts a second run."""
+    at: datetime | None = None
+    """For when such a trigger was scheduled."""
     resume_only: bool = False
     delivers: bool = False
     """Whoever asks waits until all is delivered, and says then how it went (`note_result`)."""

@@ -7,9 +7,9 @@ is refused with Fenced, and leaves nothing behind, once another holder took over
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import msgspec
 
@@ -19,6 +19,11 @@ from shared.ledger import Cell
 from shared.monitoring import Monitored
 from shared.outcome import Answer, Outcome, Probe, Verdict
 from shared.record import Operation, Record, failure_id
+
+if TYPE_CHECKING:
+    from shared.launches import Launches
+    from shared.objects import Objects
+    from shared.tokens import Tokens
 
 RunState = Literal["running", "settled", "failed", "yielded", "stopped"]
 RunKind = Literal["fetch", "replay"]
@@ -447,6 +452,10 @@ class Blobs(Protocol):
 
     def write(self, name: str, data: bytes) -> None: ...
 
+    def write_pieces(self, name: str, pieces: Iterable[bytes]) -> int:
+        """Writes what comes piece by piece, never all of it in memory, and says how many bytes it was. Where the pieces
+        end with an exception, the name holds what it held before."""
+
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """Raises FileNotFoundError."""
 
@@ -568,66 +577,6 @@ def confirming(sink: Sink) -> Confirms | None:
     return cast(Confirms, sink) if callable(getattr(sink, "confirm", None)) else None
 
 
-Filter = tuple[str, Callable[[dict[str, Any]], bool]]
-"""A named rule; an object for which it is true does not travel."""
-
-
-class Rules(msgspec.Struct, frozen=True):
-    """What an integration says of one stream: pure functions and the names of the two ends."""
-
-    read: str
-    write: str
-    identify: Callable[[dict[str, Any]], str]
-    """The key of a source object. Raises RecordError if it has none that is usable."""
-    to_target: Callable[[dict[str, Any]], dict[str, Any]]
-    """What the target is sent. Raises RecordError."""
-    filters: Sequence[Filter] = ()
-    dated_filters: Callable[[datetime], Sequence[Filter]] | None = None
-    """Rules about age, made from how far the stream had come when the run began: its cursor, or the run's own start as
-    long as there is none. So a late run loses nothing to them. They have no say in a key that travelled before."""
-    polled: bool = False
-    """The source has no versions: the run's start stands for one, and a change is found by its content."""
-    once: Outcome | None = None
-    """What is at the target stays as it arrived, and this becomes of later versions: FILTERED (under the rule
-    `ALREADY_THERE`) or UNCHANGED. None sends them."""
-    appends: bool = False
-    """What is sent adds to what is there, so a version that was sent is not sent again, whatever its content is now."""
-    awaits: str = ""
-    """The stream of this integration whose records have to be at the target before (`Passing.awaits`)."""
-    mentioned_in: Mapping[str, Callable[[dict[str, Any]], str]] = {}
-    """Streams of this integration whose records tell of this stream's objects under keys of their own, and how to find
-    in such a record the key that its object has here: "" if it tells of none. Never raises. Whoever is forgotten is
-    forgotten there too (`shared/forget.py`)."""
-    settings: Mapping[str, Any] = {}
-    """What the two connectors are told besides the keys of the stream's own (`Connection.options`)."""
-    source: str = ""
-    """The system that this stream is read from, where it is not the integration's."""
-    target: str = ""
-    """The system that this stream is written to, where it is not the integration's."""
-    hold_back: float | None = None
-    """Seconds by which the source shows changes late, where integration.yaml says nothing of it; None: the usual."""
-    batch_size: int | None = None
-    """Of how many records a batch has at most, where a target can neither be asked nor knows a repeat: a crash leaves
-    the whole batch in doubt."""
-    deletes: bool = False
-    """Every row asks for its object to be removed from the target, which needs the row's content for that."""
-    place: str = ""
-    """Names what the stream writes to, where other streams of its integration may write to the same and one takes out
-    what the other put in: a member that left by one and comes again by the other is sent again."""
-    request: Callable[[datetime | None, datetime, bool], Mapping[str, Any]] | None = None
-    """Parameters of the source's calls, by the last cursor (None before the first run), now, and whether it is a
-    catch-up."""
-    catch_up: tuple[str, float] | None = None
-    """When the last seconds are read again, where integration.yaml says nothing of it: a cron expression, and how many
-    seconds."""
-    two_way: bool = False
-    """The integration that goes the other way has a stream of this name, with the same keys, that brings the target's
-    own changes back here (`shared/opposite.py`)."""
-
-    def operation_of(self, row: Row) -> Operation:
-        return "delete" if self.deletes else row.operation
-
-
 class Home(msgspec.Struct, frozen=True):
     """Everything a story needs, from one of the two homes."""
 
@@ -641,6 +590,9 @@ class Home(msgspec.Struct, frozen=True):
     bus: Bus
     blobs: Blobs
     schedule: Schedule
+    launches: Launches
+    tokens: Tokens
+    objects: Objects
     alerts: Alerts
     monitoring: Monitoring
     clock: Clock

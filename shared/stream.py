@@ -8,8 +8,8 @@ from typing import Final
 import msgspec
 
 from shared.ledger import NEWEST_WINS
-from shared.ports import Rules
 from shared.retry import RetryPolicy
+from shared.rules import Rules
 
 MESSAGE_BYTES: Final = 900_000
 """A batch stays below 1 MB, base64 and envelope of the push included in no message's limit of 10 MB."""

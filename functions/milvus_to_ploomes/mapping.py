@@ -19,7 +19,7 @@ from msgspec import Meta
 from shared.documents import COMPANY, document_in, unmasked
 from shared.errors import RecordError
 from shared.mapping import digits, filled, line, text
-from shared.ports import Rules
+from shared.rules import Rules
 
 TYPE_COMPANY: Final = 1
 TYPE_PERSON: Final = 2

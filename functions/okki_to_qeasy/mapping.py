@@ -24,7 +24,7 @@ from shared.declared.metadata import Metadata
 from shared.errors import NO_IDENTITY, ConfigError, RecordError
 from shared.mapping import filled, line
 from shared.outcome import Outcome
-from shared.ports import Rules
+from shared.rules import Rules
 
 SHANGHAI: Final = "Asia/Shanghai"
 NORMAL: Final = "1"

@@ -21,7 +21,7 @@ from shared.documents import PERSON, document_in, unmasked
 from shared.errors import BAD_VERSION, NO_SOURCE_ID, ConfigError, RecordError
 from shared.mapping import digits, filled, line, text
 from shared.outcome import Outcome
-from shared.ports import Filter, Rules
+from shared.rules import Filter, Rules
 
 ZIP_LENGTH: Final = 8
 

@@ -17,8 +17,8 @@ from functions.tagless_crm.people import Reading
 from functions.tagless_crm.rows import Table, content_maker
 from shared.declared.faults import Fault, Faults, shown, unknown
 from shared.outcome import Outcome
-from shared.ports import Rules
 from shared.record import content_hash
+from shared.rules import Rules
 from shared.tabular import FORMATS, identify
 
 OPTIONS: Final[Mapping[str, Any]] = {

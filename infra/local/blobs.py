@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,23 +20,33 @@ class LocalBlobs:
         self._folder = folder
 
     def write(self, name: str, data: bytes) -> None:
+        self.write_pieces(name, [data])
+
+    def write_pieces(self, name: str, pieces: Iterable[bytes]) -> int:
         path = self._path(name)
         temporary = path.with_name(f".{uuid.uuid4().hex}")
+        size = 0
         try:
-            file = _create(temporary)
+            with _storing(name):
+                file = _create(temporary)
             try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(file, view) :]
-                os.fdatasync(file)
+                # What the pieces raise is theirs: only the writing is translated.
+                for piece in pieces:
+                    with _storing(name):
+                        _write_all(file, piece)
+                    size += len(piece)
+                with _storing(name):
+                    os.fdatasync(file)
             finally:
                 os.close(file)
-            os.replace(temporary, path)
-            _sync_folder(path.parent)
-        except OSError as error:
+            with _storing(name):
+                os.replace(temporary, path)
+                _sync_folder(path.parent)
+        except BaseException:
             with suppress(OSError):
                 temporary.unlink()
-            raise StoreUnavailable(f"cannot write {name}: {error.strerror}") from error
+            raise
+        return size
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         with self._reaching(name), open(self._path(name), "rb") as file:
@@ -87,6 +97,20 @@ class LocalBlobs:
             raise FileNotFoundError(f"there is no blob called {name}") from error
         except OSError as error:
             raise StoreUnavailable(f"cannot reach {name}: {error.strerror}") from error
+
+
+@contextmanager
+def _storing(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreUnavailable(f"cannot write {name}: {error.strerror}") from error
+
+
+def _write_all(file: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
 
 
 def _create(path: Path) -> int:

@@ -13,13 +13,16 @@ from infra.local.bus import LocalBus
 from infra.local.confirmations import LocalConfirmations
 from infra.local.database import Database
 from infra.local.failures import LocalFailures
+from infra.local.launches import LocalLaunches
 from infra.local.leases import LocalLeases
 from infra.local.ledger import LocalLedger
 from infra.local.monitoring import LocalMonitoring
+from infra.local.objects import LocalObjects
 from infra.local.owners import Owners
 from infra.local.runs import LocalRuns
 from infra.local.schedule import LocalSchedule
 from infra.local.schema import ADDED, BUS, STATE
+from infra.local.tokens import LocalTokens
 from shared.errors import StoreUnavailable
 from shared.ports import Clock, Home
 
@@ -53,6 +56,9 @@ class EmbeddedHome:
             bus=self.bus,
             blobs=LocalBlobs(folder / "blobs"),
             schedule=LocalSchedule(self.state, self.clock),
+            launches=LocalLaunches(self.state),
+            tokens=LocalTokens(self.state),
+            objects=LocalObjects(self.state),
             alerts=LocalAlerts(self.state, self.clock),
             monitoring=LocalMonitoring(self.state),
             clock=self.clock,

@@ -42,6 +42,18 @@ CREATE TABLE IF NOT EXISTS awaited (
     UNIQUE (integration, stream, id));
 CREATE INDEX IF NOT EXISTS awaited_due ON awaited (integration, stream, look_at) WHERE state = 'pending';
 CREATE INDEX IF NOT EXISTS awaited_ended ON awaited (integration, ended_at) WHERE ended_at IS NOT NULL;
+CREATE TABLE IF NOT EXISTS launches (
+    integration TEXT NOT NULL, stream TEXT NOT NULL, id INTEGER NOT NULL, waiting INTEGER NOT NULL, doc TEXT NOT NULL,
+    UNIQUE (integration, stream, id));
+CREATE INDEX IF NOT EXISTS launches_waiting ON launches (integration, stream, id) WHERE waiting;
+CREATE TABLE IF NOT EXISTS tokens (
+    seq INTEGER PRIMARY KEY, integration TEXT NOT NULL, stream TEXT NOT NULL, id TEXT NOT NULL, salt BLOB NOT NULL,
+    digest BLOB NOT NULL, made_at INTEGER NOT NULL, revoked_at INTEGER, UNIQUE (integration, stream, id));
+CREATE TABLE IF NOT EXISTS objects (
+    kind TEXT NOT NULL, id TEXT NOT NULL, changed_at INTEGER NOT NULL, fields TEXT NOT NULL, UNIQUE (kind, id));
+CREATE INDEX IF NOT EXISTS objects_changed ON objects (kind, changed_at, id);
+CREATE TABLE IF NOT EXISTS object_fields (
+    seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, UNIQUE (kind, name));
 CREATE TABLE IF NOT EXISTS schedules (
     integration TEXT PRIMARY KEY, paused INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS alerts (
@@ -55,6 +67,9 @@ ADDED = tuple(("cells", name, "TEXT NOT NULL DEFAULT ''") for name in ("shown", 
 """Columns that a file of an earlier version lacks: table, name, declaration."""
 
 _OWN: Final = frozenset(re.findall(r"CREATE (?:TABLE|INDEX) IF NOT EXISTS (\w+)", STATE))
+
+INDEX: Final = "objects_by_"
+"""How the names of the indexes begin by which objects are found by a field."""
 
 BUS = """
 CREATE TABLE IF NOT EXISTS lanes (
@@ -72,7 +87,7 @@ CREATE INDEX IF NOT EXISTS messages_of_batch ON messages (batch) WHERE batch IS 
 
 def is_taken(name: str) -> bool:
     """Whether a table of this name would be one of `state.db`'s own, or one of SQLite's."""
-    return name.lower() in _OWN or name.lower().startswith("sqlite_")
+    return name.lower() in _OWN or name.lower().startswith(("sqlite_", INDEX))
 
 
 def micros(instant: datetime | None) -> int | None:

@@ -10,7 +10,7 @@ import msgspec
 
 from infra.quantities import Rate
 from shared.errors import ConfigError
-from shared.ports import Clock
+from shared.ports import Clock, Home
 from shared.retry import RetryPolicy
 
 T = TypeVar("T")
@@ -30,6 +30,16 @@ class Connection(msgspec.Struct, frozen=True):
     stopping: Callable[[], bool]
     options: Mapping[str, Any] = {}
     """The keys of the stream's own (`mapping.py`, `OPTIONS`), as they were read."""
+    home: Callable[[], Home] | None = None
+    """The hub's own home, for the systems that are kept in it."""
+    stream: tuple[str, str] = ("", "")
+    """The integration and the stream that it is for."""
+
+    def own_home(self) -> Home:
+        """Raises ConfigError where there is none."""
+        if self.home is None:
+            raise ConfigError("this system is kept in the hub's own home, and there is none")
+        return self.home()
 
     def secret(self, name: str) -> str:
         """Raises ConfigError if it is not there."""

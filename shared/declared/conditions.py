@@ -21,7 +21,7 @@ from shared.declared import convert
 from shared.declared.faults import Fault, Faults, shown
 from shared.declared.paths import MISSING, Path, look, path_at
 from shared.errors import RecordError
-from shared.ports import Filter
+from shared.rules import Filter
 
 Scalar = str | int | float | bool
 

@@ -33,7 +33,7 @@ DESTINATION = {
 MAPPING = """\
 from typing import Any
 
-from shared.ports import Rules
+from shared.rules import Rules
 from shared.tabular import identify
 
 OPTIONS = {{"rows": {{"path": str, "key": list[str], "settings": dict[str, Any]}}}}

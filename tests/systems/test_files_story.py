@@ -14,8 +14,8 @@ from infra.systems import Connection
 from infra.systems.files import open_source
 from shared.fetch import Order
 from shared.group import Group
-from shared.ports import Rules
 from shared.retry import RetryPolicy
+from shared.rules import Rules
 from shared.tabular import identify
 from tests.systems.test_files import as_old_as_written, write
 from tests.unit.fakes import START, Process, World, make_stream, spare_the_disk

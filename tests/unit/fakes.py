@@ -53,7 +53,6 @@ from shared.ports import (
     Home,
     Page,
     Row,
-    Rules,
     Run,
     StreamState,
     Window,
@@ -61,6 +60,7 @@ from shared.ports import (
     topic_of,
 )
 from shared.record import Envelope, Operation, version_at
+from shared.rules import Rules
 from shared.stream import Stream
 from shared.sweep import conclude_runs, find_lost
 

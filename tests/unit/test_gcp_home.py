@@ -18,8 +18,9 @@ from shared.deliver import Health, Settled, deliver
 from shared.errors import MALFORMED
 from shared.fetch import Order, fetch
 from shared.outcome import Absent, Answer, Probe, delivered
-from shared.ports import Change, FailureQuery, Page, Row, Rules, Window, topic_of
+from shared.ports import Change, FailureQuery, Page, Row, Window, topic_of
 from shared.record import Envelope, version_at
+from shared.rules import Rules
 from shared.stream import Stream
 from tests.contract.world import START
 from tests.emulators import Emulators

@@ -19,7 +19,7 @@ from infra.systems.google_ads import clicks, customer_match
 from infra.wiring import Hub
 from shared.declared.faults import Fault, Faults
 from shared.outcome import Outcome
-from shared.ports import Rules
+from shared.rules import Rules
 from shared.tabular import IDENTITY, identify, key_of
 from tests.systems import ga4_script, google_script
 

@@ -21,7 +21,7 @@ from functions.ploomes_to_milvus.mapping import (
 )
 from shared.errors import BAD_IDENTITY, NO_IDENTITY, ConfigError, RecordError
 from shared.outcome import Outcome
-from shared.ports import Rules
+from shared.rules import Rules
 
 INSTALL, DELIVER = 40012345, 40012346
 TAGS = {INSTALL: "INSTALAÇÃO", DELIVER: "ENTREGA"}

@@ -15,9 +15,10 @@ from shared.deliver import Delivery
 from shared.errors import CUSTOMER_MISSING, REFUSED, TransientError
 from shared.fetch import Fetcher, Order
 from shared.outcome import FAILED, Found, Outcome, Passing, rejected
-from shared.ports import FailureQuery, Filter
+from shared.ports import FailureQuery
 from shared.record import Envelope
 from shared.replay import replay
+from shared.rules import Filter
 from tests.unit.fakes import RULES, START, Process, Step, World, make_stream, spare_the_disk
 
 Make = Callable[..., Process]

@@ -40,9 +40,10 @@ from shared.outcome import (
     delivered,
     rejected,
 )
-from shared.ports import Change, FailureQuery, Page, Row, Rules, Window, topic_of
+from shared.ports import Change, FailureQuery, Page, Row, Window, topic_of
 from shared.record import Envelope, version_at
 from shared.replay import replay
+from shared.rules import Rules
 from shared.stream import Stream
 from shared.sweep import conclude_runs, find_lost
 from tests.unit.fakes import (

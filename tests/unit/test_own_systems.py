@@ -32,7 +32,7 @@ MAPPING = """\
 import time
 
 from shared.errors import ConfigError
-from shared.ports import Rules
+from shared.rules import Rules
 from shared.tabular import identify
 
 def rules(keys):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from shared.ports import Rules
+from shared.rules import Rules
 from tests.bench.contact import document_of, to_target
 
 STREAMS: Final = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from shared.ports import Rules
+from shared.rules import Rules
 from shared.tabular import IDENTITY, identify
 
 OPTIONS: Final[Mapping[str, Any]] = {"batch": {"path": str}}

@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from functions.ploomes_to_milvus import mapping
-from shared.ports import Rules
+from shared.rules import Rules
 from tests.acceptance.google.functions.missed.main import sink
 from tests.acceptance.google.functions.poison import POISON
 

@@ -1,0 +1,125 @@
+"""The hub's own store of objects on SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from infra.local.database import Database
+from infra.local.schema import INDEX, instant, micros
+from shared.errors import ConfigError
+from shared.objects import FINDABLE, Object
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class LocalObjects:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._indexed: set[str] = set()
+        self._known: dict[str, set[str]] = {}
+
+    def get(self, kind: str, ids: Sequence[str]) -> dict[str, Object]:
+        with self._database.reading() as connection:
+            return _held(connection, kind, ids)
+
+    def find(self, kind: str, field: str, values: Sequence[str]) -> dict[str, list[str]]:
+        self._index(field)
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                f"SELECT {_value(field)}, id FROM objects WHERE kind = ? AND {_value(field)} IN "
+                "(SELECT value FROM json_each(?)) ORDER BY id",
+                (kind, msgspec.json.encode(list(values))),
+            )
+            found: dict[str, list[str]] = {}
+            for value, id in rows:
+                same = found.setdefault(value, [])
+                if len(same) < 2:
+                    same.append(id)
+        return found
+
+    def _index(self, field: str) -> None:
+        """Objects are found by a field as soon as somebody asks for it."""
+        if not FINDABLE.fullmatch(field):
+            raise ConfigError(f"{field!r} is no field to find objects by", cure="use letters, digits and underscores")
+        if field not in self._indexed:
+            self._database.write(
+                lambda connection: connection.execute(
+                    # SQLite takes no difference between `Email` and `email` in the name of an index.
+                    f"CREATE INDEX IF NOT EXISTS {INDEX}{field.encode().hex()} ON objects (kind, {_value(field)})"
+                )
+            )
+            self._indexed.add(field)
+
+    def put(self, kind: str, objects: Mapping[str, Mapping[str, Any]], at: datetime) -> None:
+        names = dict.fromkeys(name for fields in objects.values() for name in fields)
+
+        def work(connection: sqlite3.Connection) -> None:
+            held = _held(connection, kind, list(objects))
+            for id, fields in objects.items():
+                before = held[id].fields if id in held else None
+                after = {**(before or {}), **fields}
+                if after != before:
+                    connection.execute(
+                        "INSERT INTO objects VALUES (?1, ?2, ?3, ?4) ON CONFLICT (kind, id) DO UPDATE SET "
+                        "changed_at = ?3, fields = ?4",
+                        (kind, id, micros(at), msgspec.json.encode(after).decode()),
+                    )
+            connection.executemany(
+                "INSERT OR IGNORE INTO object_fields (kind, name) VALUES (?, ?)",
+                [(kind, name) for name in names if name not in self._known.get(kind, ())],
+            )
+
+        self._database.write(work)
+        self._known.setdefault(kind, set()).update(names)
+
+    def remove(self, kind: str, ids: Sequence[str]) -> None:
+        self._database.write(
+            lambda connection: connection.executemany(
+                "DELETE FROM objects WHERE kind = ? AND id = ?", [(kind, id) for id in ids]
+            )
+        )
+
+    def page(self, kind: str, after: str, most: int) -> list[Object]:
+        return self._found("id > ? ORDER BY id LIMIT ?", (kind, after, most))
+
+    def changed(
+        self, kind: str, since: datetime, until: datetime, after: tuple[datetime, str] | None, most: int
+    ) -> list[Object]:
+        instant, id = (since, "") if after is None else after
+        return self._found(
+            "changed_at < ? AND (changed_at, id) > (?, ?) ORDER BY changed_at, id LIMIT ?",
+            (kind, micros(until), micros(max(instant, since)), id, most),
+        )
+
+    def fields(self, kind: str) -> list[str]:
+        with self._database.reading() as connection:
+            rows = connection.execute("SELECT name FROM object_fields WHERE kind = ? ORDER BY seq", (kind,))
+            return [name for (name,) in rows]
+
+    def _found(self, which: str, values: tuple[Any, ...]) -> list[Object]:
+        with self._database.reading() as connection:
+            rows = connection.execute(f"SELECT id, changed_at, fields FROM objects WHERE kind = ? AND {which}", values)
+            return [_object(*row) for row in rows]
+
+
+def _value(field: str) -> str:
+    return f"CAST(json_extract(fields, '$.{field}') AS TEXT)"
+
+
+def _held(connection: sqlite3.Connection, kind: str, ids: Sequence[str]) -> dict[str, Object]:
+    rows = connection.execute(
+        "SELECT id, changed_at, fields FROM objects WHERE kind = ? AND id IN (SELECT value FROM json_each(?))",
+        (kind, msgspec.json.encode(list(ids))),
+    )
+    return {row[0]: _object(*row) for row in rows}
+
+
+def _object(id: str, changed_at: int, fields: str) -> Object:
+    changed = instant(changed_at)
+    assert changed is not None
+    return Object(id, _decode(fields), changed)

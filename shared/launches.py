@@ -1,0 +1,71 @@
+"""Launches: one execution each of a stream that is launched (`Rules.launched`), known by a number from when it was
+asked for. What became of it is told by its run; here stands what is known before there is one, and what outlives it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal, Protocol
+
+import msgspec
+
+from shared.ports import Window
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND: Final = timedelta(milliseconds=1)
+
+LaunchState = Literal["waiting", "begun", "cancelled"]
+
+
+class Launch(msgspec.Struct, frozen=True):
+    """One execution of one stream, from when it was asked for."""
+
+    integration: str
+    stream: str
+    id: int
+    """Milliseconds since 1970 of when it was asked for, a little later where that number was given before: so launches
+    of a stream are in the order of their numbers."""
+    scheduled_at: datetime
+    state: LaunchState = "waiting"
+    """`waiting` may be said of one whose run has begun (a crash came before the mark), never the other way round."""
+    file: str = ""
+    """The blob that was sent for it, empty for a launch that produces one, or once the file is not kept any more."""
+    size: int = 0
+    """Of the file, in bytes."""
+    columns: tuple[str, ...] = ()
+    """Of the file that it produces."""
+    cancelled_by: str = ""
+
+    @property
+    def run(self) -> str:
+        """The id of its run: the same however often it is begun."""
+        return f"{self.stream}-{self.id}"
+
+    @property
+    def window(self) -> Window:
+        """What its run reads: nothing but this launch."""
+        since = EPOCH + self.id * MILLISECOND
+        return Window(since, since + MILLISECOND)
+
+
+def launch_id(instant: datetime) -> int:
+    """The number of a launch that is asked for at this instant, unless it is given already."""
+    return (instant - EPOCH) // MILLISECOND
+
+
+class Launches(Protocol):
+    """The launches of all streams, each written as one document."""
+
+    def add(self, launch: Launch) -> bool:
+        """Writes a launch that is not there. False, and nothing written, where the stream has one of this number."""
+
+    def note(self, launch: Launch) -> None:
+        """Writes over a launch that is there."""
+
+    def get(self, integration: str, stream: str, id: int) -> Launch | None: ...
+
+    def recent(self, integration: str, stream: str, most: int, before: int | None = None) -> list[Launch]:
+        """Newest first, only those with a smaller number than `before` where it is given."""
+
+    def waiting(self, integration: str, stream: str) -> list[Launch]:
+        """Oldest first."""

@@ -1,0 +1,53 @@
+"""The hub's own store of customers and what belongs to them: a system like the outside ones (`infra/systems/store.py`),
+kept beside the books."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+import msgspec
+
+FINDABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+"""The names of fields by whose value an object can be found."""
+MOST: Final = 1000
+"""How many ids, values or objects one call takes or gives."""
+
+
+class Object(msgspec.Struct, frozen=True):
+    """One object of a kind. `fields` hold what JSON can; `changed_at` is when the last of them changed."""
+
+    id: str
+    fields: dict[str, Any]
+    changed_at: datetime
+
+
+class Objects(Protocol):
+    """Objects by kind and id. Whatever a call was given, it writes all of it or none per object."""
+
+    def get(self, kind: str, ids: Sequence[str]) -> dict[str, Object]:
+        """Those that are there, in one round trip."""
+
+    def find(self, kind: str, field: str, values: Sequence[str]) -> dict[str, list[str]]:
+        """The ids of the objects of which a field has one of these values, by value: at most two of each, which is
+        enough to know that it tells nobody apart. Raises ConfigError for a field that is not FINDABLE."""
+
+    def put(self, kind: str, objects: Mapping[str, Mapping[str, Any]], at: datetime) -> None:
+        """Sets these fields of these objects and leaves their other fields as they are, whoever else writes meanwhile.
+        An object that holds all of it already keeps its `changed_at`; one that is not there is made."""
+
+    def remove(self, kind: str, ids: Sequence[str]) -> None:
+        """One that is not there is none the less removed."""
+
+    def page(self, kind: str, after: str, most: int) -> list[Object]:
+        """By id, those behind `after`: whatever is there all the time while it is read page by page comes once."""
+
+    def changed(
+        self, kind: str, since: datetime, until: datetime, after: tuple[datetime, str] | None, most: int
+    ) -> list[Object]:
+        """By (changed_at, id), those behind `after`: changed from `since` (inclusive) to `until` (exclusive)."""
+
+    def fields(self, kind: str) -> list[str]:
+        """The names of all fields that any object of the kind ever had, in the order in which they came up."""
