@@ -19,6 +19,7 @@ from infra.wiring import Hub
 from shared.deliver import Again, Settled, deliver
 from shared.errors import AuthError, ConfigError, Fenced, Leased, MalformedEnvelope, StoreUnavailable, WaybillError
 from shared.fetch import Order, decode_continuation, fetch, go_on
+from shared.launching import decode_summons, refuse_a_part
 from shared.ports import Message, Notice, Run
 from shared.record import Envelope
 from shared.stream import Stream
@@ -171,8 +172,11 @@ class Handlers:
         """A continuation: 204 for one that is not expected any more, 503 while another run holds the stream."""
         try:
             message = decode_continuation(data)
+        except MalformedEnvelope as error:
+            return self.begin(data, f"not a continuation: {error}")
+        try:
             stream = self.stream(message.stream)
-        except (MalformedEnvelope, ConfigError) as error:
+        except ConfigError as error:
             return problem(400, "not a continuation", str(error))
         try:
             run = go_on(
@@ -193,6 +197,31 @@ class Handlers:
             return Reply(204)
         return self.reply([run], stream)
 
+    def begin(self, data: bytes, otherwise: str) -> Reply:
+        """A summons: begins the launches that wait, and goes on with what was left. 204 once nothing waits, 503 while
+        another run holds the stream."""
+        try:
+            stream = self.stream(decode_summons(data).stream)
+        except (MalformedEnvelope, ConfigError):
+            return problem(400, "neither a continuation nor a summons", otherwise)
+        try:
+            runs = fetch(
+                stream,
+                partial(self.hub.open_source, stream),
+                self.hub.home,
+                Order(summoned=True),
+                self.notice,
+                self.time_budget(),
+                lambda: self.hub.clock.stopping,
+            )
+        except Leased as error:
+            return Reply(503, {"detail": str(error)}, wait=stream.redeliver_after)
+        except (Fenced, StoreUnavailable, ConfigError) as error:
+            return Reply(503, wait=stream.redeliver_after, error=error)
+        if not runs or not runs[-1].resumable or runs[-1].state == "yielded":
+            return Reply(204)
+        return self.reply(runs, stream)
+
     def trigger(self, body: bytes, headers: Mapping[str, str], time_is_up: Callable[[], bool]) -> Reply:
         try:
             asked = _decode_trigger(body or b"{}")
@@ -203,6 +232,8 @@ class Handlers:
             streams = self.asked_for(asked.stream)
             sinces = {stream.name: self.since(stream, asked) for stream in streams}
             self.hub.check_environment(streams)
+            for stream in streams:
+                refuse_a_part(stream, asked.since, asked.limit)
         except (msgspec.DecodeError, ConfigError) as error:
             return problem(400, "bad request", str(error))
         # Servers write the names of headers as they like.
@@ -212,7 +243,7 @@ class Handlers:
         for stream in streams:
             what = f"{stream.name}-catch-up" if asked.catch_up else stream.name
             run_id = f"{self.name}-{what}-{_compact(scheduled)}" if scheduled else ""
-            order = Order(asked.full, sinces[stream.name], asked.limit, run_id)
+            order = Order(asked.full, sinces[stream.name], asked.limit, run_id, at=_instant(scheduled))
             try:
                 runs = fetch(
                     stream,
@@ -272,6 +303,15 @@ class Handlers:
 def problem(status: int, title: str, detail: str) -> Reply:
     """An error as problem+json (RFC 9457)."""
     return Reply(status, {"type": "about:blank", "title": title, "status": status, "detail": detail})
+
+
+def _instant(text: str) -> datetime | None:
+    """For when Cloud Scheduler meant the call. None for what is no instant with an offset."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else None
 
 
 def _compact(instant: str) -> str:

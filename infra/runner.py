@@ -26,6 +26,8 @@ from shared.stream import Stream
 from shared.sweep import conclude_runs, find_lost, send_the_early_again
 
 MOST_CONSUMERS: Final = 32
+READERS: Final = 2
+"""Streams of an integration that are read at once because a message said so, as launches are."""
 OUTAGE_TRIES: Final = 3
 """Deliveries in a row to which the target answered nothing at all: then the run ends and leaves the rest pending."""
 LOST_SECONDS: Final = 2.0
@@ -52,10 +54,10 @@ class Consumers:
         operations = Operations(hub, notice)
         self._handlers: dict[str, Callable[[bytes], Reply]] = {
             topic_of(name): self.handlers.deliver,
-            continuation_topic(name): self.handlers.go_on,
             dead_topic(topic_of(name)): operations.bury,
+            continuation_topic(name): self.handlers.go_on,
         }
-        self.topics = list(self._handlers)
+        self.topics = [topic_of(name), dead_topic(topic_of(name))]
         self.done = threading.Event()
         self.trouble: dict[tuple[str, str], WaybillError] = {}
         """What a human has to mend, by target and stream. The integration's target is "", and means all of its streams;
@@ -63,13 +65,16 @@ class Consumers:
         self.crash: Exception | None = None
         self.silence: Counter[str] = Counter()
         self._lock = threading.Lock()
+        # Who reads for minutes keeps no batch waiting. A run begins and goes on by itself.
+        kinds = [self.topics] * min(lanes, MOST_CONSUMERS)
+        kinds += [[continuation_topic(name)]] * (READERS if endure else 0)
         self._threads = [
-            threading.Thread(target=self._consume, name=f"{name}-{number}", daemon=True)
-            for number in range(min(lanes, MOST_CONSUMERS))
+            threading.Thread(target=self._consume, args=(topics,), name=f"{name}-{number}", daemon=True)
+            for number, topics in enumerate(kinds)
         ]
 
     def start(self) -> None:
-        self.bus.hurry(self.topics)
+        self.bus.hurry(list(self._handlers))
         for thread in self._threads:
             thread.start()
 
@@ -80,10 +85,10 @@ class Consumers:
         for thread in self._threads:
             thread.join()
 
-    def _consume(self) -> None:
+    def _consume(self, topics: list[str]) -> None:
         while not self.done.is_set() and not self.hub.clock.stopping and self.in_order:
             try:
-                claimed = self.bus.claim(self.topics)
+                claimed = self.bus.claim(topics)
                 if claimed is None:
                     self.bus.wait(1.0)
                 else:
@@ -325,9 +330,9 @@ def read_stream(
         raise failure[0]
     worked_on = {run.id for run in result.runs}
     result.runs = [*(run for run in before if run.id not in worked_on), *result.runs]
-    last = result.runs[-1]
-    if last.state in ("failed", "stopped"):
-        result.state = last.state
+    # A launch may have nothing that waits.
+    if result.runs and result.runs[-1].state in ("failed", "stopped"):
+        result.state = result.runs[-1].state
 
 
 def settle_stream(

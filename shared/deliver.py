@@ -72,6 +72,7 @@ from shared.ports import (
     Notice,
     Settlement,
     Sink,
+    by_batch,
     confirming,
 )
 from shared.record import Envelope, Record, content_hash
@@ -154,6 +155,8 @@ class Delivery:
             return Settled()
         try:
             self.take_up(batch, in_doubt=bool(earlier))
+            if (entering := by_batch(self.sink)) is not None:
+                entering.enter(batch.run, batch.id)
             items = self.judge()
             return self.conclude(Sending(self).send(items))
         except (AuthError, TransientError) as error:
@@ -191,7 +194,9 @@ class Delivery:
         gives_way = collapse(records, self.stream.on_conflict, self.cells)
         rules, on_conflict = self.stream.rules, self.stream.on_conflict
         to_target, once, appends = rules.to_target, rules.once, rules.appends
+        anew = rules.launched == "whole"
         items: list[Item] = []
+        to_verify: list[Item] = []
         for place, record in enumerate(records):
             letter = self.letters[place]
             if letter != PENDING and letter != DOUBTFUL:
@@ -202,7 +207,9 @@ class Delivery:
                 refused = invalid(RecordError(CONTESTED, number=BAD_IDENTITY))
                 self.decide(place, record, Verdict(Outcome.DUPLICATE) if waits else refused)
                 continue
-            outcome = gives_way.get(place) or judge_version(record, cell, on_conflict, replaying=replaying)
+            outcome = gives_way.get(place)
+            if outcome is None and not anew:
+                outcome = judge_version(record, cell, on_conflict, replaying=replaying)
             if outcome is Outcome.DUPLICATE and place not in gives_way and self.is_mended(record):
                 outcome = None
             failures = open_failures.get(record.key, []) if outcome is None else []
@@ -231,20 +238,37 @@ class Delivery:
                     continue
             unsure = any(may_have_arrived(f) and f.version <= record.version for f in failures)
             undone = any(undone_since(record, cell, others.get(record.key)) for others in theirs)
-            outcome = None if unsure or undone else judge_content(record, fingerprint, cell, run)
+            outcome = None if unsure or undone or anew else judge_content(record, fingerprint, cell, run)
             if self.beside.concerns(record):
                 failed_in = next((failure for failure in failures if failure.version == record.version), None)
                 read_at = self.beside.read_at(batch, failed_in)
                 outcome = self.beside.judge(record, fingerprint, cell, outcome, read_at)
-            if outcome is not None:
+            verify = outcome is Outcome.UNCHANGED and rules.verifies
+            if outcome is not None and not verify:
                 self.decide(place, record, Verdict(outcome), fingerprint)
                 continue
             known = cell.target_id if cell is not None and not cell.deleted else ""
             change = Change(record.key, record.operation, content, known)
             by_hand = replaying and letter == PENDING
             doubtful = letter == DOUBTFUL or by_hand or (unsure and not known)
-            items.append(Item(place, record, change, fingerprint, doubtful, by_hand))
-        return items
+            item = Item(place, record, change, fingerprint, doubtful, by_hand)
+            (to_verify if verify else items).append(item)
+        return items + self.verified(to_verify)
+
+    def verified(self, items: list[Item]) -> list[Item]:
+        """Settles what the target still holds as the ledger says; gives the rest, which is sent."""
+        changed: list[Item] = []
+        for start in range(0, len(items), self.sink.bulk):
+            portion = items[start : start + self.sink.bulk]
+            probes = self.sink.find([item.change for item in portion])
+            for item, found in zip(portion, probes, strict=True):
+                gone = isinstance(found, Absent) and item.record.operation == "delete"
+                same = isinstance(found, Found) and found.same and item.record.operation != "delete"
+                if gone or same:
+                    self.decide(item.place, item.record, Verdict(Outcome.UNCHANGED), item.fingerprint)
+                else:
+                    changed.append(item)
+        return changed
 
     def is_mended(self, record: Record) -> bool:
         """Whether the record was invalid under this version and holds something else by now: what is expanded with it
@@ -257,8 +281,10 @@ class Delivery:
         """Whether it is this version that failed; a polled source gives what did not change under a new one."""
         if failure.outcome is Outcome.INVALID and failure.version == record.version:
             return failure.data == record.data
-        same = self.stream.rules.polled and (failure.operation, failure.data) == (record.operation, record.data)
-        return failure.version == record.version or same
+        if failure.version == record.version:
+            return True
+        waits = self.stream.rules.polled and not self.stream.rules.tries_again
+        return waits and (failure.operation, failure.data) == (record.operation, record.data)
 
     def replay_began(self) -> datetime:
         run = self.home.runs.get(self.batch.run)
@@ -306,7 +332,10 @@ class Delivery:
         cell = self.changed.get(record.key) or self.cells.get(record.key)
         if outcome is Outcome.DELIVERED:
             self.delivered.append(place)
-            if item is None:
+            if self.stream.rules.launched == "whole" and cell is not None and cell.version > record.version:
+                # A later launch has given the object already; its version stands for both.
+                changed = None
+            elif item is None:
                 changed = applied(record, fingerprint, cell, verdict.target_id, run, now)
             else:
                 target_id = verdict.target_id or item.change.target_id

@@ -33,6 +33,7 @@ from shared.errors import (
     WaybillError,
 )
 from shared.group import Group, as_message
+from shared.launching import ask_for_the_whole, begin, refuse_a_part
 from shared.outcome import Outcome
 from shared.ports import (
     Batch,
@@ -69,7 +70,10 @@ class Order(msgspec.Struct, frozen=True):
     """Given by a trigger that may repeat itself: the same id never starts a second run."""
     at: datetime | None = None
     """For when such a trigger was scheduled."""
-    resume_only: bool = False
+    summoned: bool = False
+    """Finishes what crashed and begins the launches that wait, and asks for nothing itself."""
+    window: Window | None = None
+    """Exactly what to read; it moves no cursor."""
     delivers: bool = False
     """Whoever asks waits until all is delivered, and says then how it went (`note_result`)."""
 
@@ -157,19 +161,32 @@ class Fetcher:
                 runs.append(self.read(run))
                 if run.state != "running":
                     return runs
-        if order.resume_only or (order.run_id and home.runs.get(order.run_id) is not None):
-            return runs
-        source = self.open_source()
-        try:
+        for each in self.orders(order):
+            source = self.open_source()
             try:
-                run = self.open_run(order, source)
-            except (AuthError, TransientError, ProtocolError) as error:
-                run = self.record_refusal(order, error)
-                return [*runs, run]
-            runs.append(self.read(run, source))
-        finally:
-            source.close()
+                try:
+                    run = self.open_run(each, source)
+                except (AuthError, TransientError, ProtocolError) as error:
+                    return [*runs, self.record_refusal(each, error)]
+                runs.append(self.read(run, source))
+            finally:
+                source.close()
+            if run.resumable:
+                break
         return runs
+
+    def orders(self, order: Order) -> Iterator[Order]:
+        """What an order comes to: one run, none if it was carried out before, or one for each launch that waits."""
+        stream, home = self.stream, self.home
+        if not stream.rules.launched:
+            if not order.summoned and (not order.run_id or home.runs.get(order.run_id) is None):
+                yield order
+            return
+        refuse_a_part(stream, order.since, order.limit)
+        if stream.rules.launched == "whole" and not order.summoned:
+            ask_for_the_whole(stream, home, order.at)
+        for launch in begin(stream, home):
+            yield Order(run_id=launch.run, window=launch.window, delivers=order.delivers)
 
     def open_run(self, order: Order, source: Source) -> Run:
         """A run over the window from the cursor, less the overlap, to the source's own clock, less the hold-back.
@@ -182,7 +199,7 @@ class Fetcher:
         start = stream.since if state.cursor is None else max(stream.since, state.cursor - stream.overlap)
         since = order.since or (stream.since if order.full else start)
         horizon = self.horizon(source)
-        whole = order.limit is None and since <= start
+        whole = order.limit is None and since <= start and order.window is None
         run = Run(
             id=order.run_id or new_run_id(stream.name, home.clock.now()),
             integration=stream.integration,
@@ -190,7 +207,7 @@ class Fetcher:
             kind="fetch",
             state="running",
             started_at=home.clock.now(),
-            window=Window(since, max(since, horizon + TICK)),
+            window=order.window or Window(since, max(since, horizon + TICK)),
             cursor_after=max(horizon, state.cursor or horizon) if whole else None,
             limit=order.limit,
         )

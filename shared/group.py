@@ -339,7 +339,7 @@ class Group:
         if keys := tuple(key for key, cell in known.items() if cell.failed):
             for failure in self.home.failures.find(FailureQuery(self.stream.integration, self.stream.name, keys=keys)):
                 versions.add((failure.key, failure.version))
-                if self.stream.rules.polled:
+                if self.stream.rules.polled and not self.stream.rules.tries_again:
                     data.setdefault(failure.key, []).append(failure.data)
         return data, versions
 

@@ -572,6 +572,18 @@ class Confirms(Protocol):
         """What became of an accepted request so far. Raises as a whole call of a sink, and ProtocolError."""
 
 
+class TakesBatches(Protocol):
+    """What a sink has besides that keeps what belongs to one batch together."""
+
+    def enter(self, run: str, batch: str) -> None:
+        """What is written from here on belongs to this batch, which may have come before."""
+
+
+def by_batch(sink: Sink) -> TakesBatches | None:
+    """The sink, if it is to be told of each batch."""
+    return cast(TakesBatches, sink) if callable(getattr(sink, "enter", None)) else None
+
+
 def confirming(sink: Sink) -> Confirms | None:
     """The sink, if its target is to be asked later."""
     return cast(Confirms, sink) if callable(getattr(sink, "confirm", None)) else None

@@ -7,7 +7,7 @@ from itertools import groupby
 
 import msgspec
 
-from shared.errors import RecordError
+from shared.errors import ConfigError, RecordError
 from shared.fetch import Fetcher, new_run_id
 from shared.group import Group, unforeseen
 from shared.monitoring import monitored, retried_row
@@ -61,6 +61,11 @@ def replay(stream: Stream, home: Home, query: FailureQuery, reason: str, notice:
     failure under its makeshift name is superseded and the record travels under its own. Raises Leased while a run holds
     the stream.
     """
+    if stream.rules.launched == "whole":
+        raise ConfigError(
+            f"{stream.integration}, stream {stream.name}: each launch gives everything anew, and nothing is replayed",
+            cure=f"./waybill run {stream.integration} --stream {stream.name}",
+        )
     lease = home.leases.take(lease_name(stream.integration, stream.name))
     try:
         now = home.clock.now()

@@ -75,5 +75,10 @@ class Rules(msgspec.Struct, frozen=True):
     """Others write to the target as well: what the ledger calls unchanged is looked for there, and is sent where the
     target holds something else by now. A record that failed before is tried again at once."""
 
+    @property
+    def tries_again(self) -> bool:
+        """Whether what failed before is tried again when it is read again, changed or not."""
+        return self.verifies or self.launched == "whole"
+
     def operation_of(self, row: Row) -> Operation:
         return "delete" if self.deletes else row.operation

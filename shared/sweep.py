@@ -14,6 +14,7 @@ from shared.confirm import LAST_LOOK
 from shared.confirming import ask_targets
 from shared.errors import TOO_EARLY, Leased
 from shared.fetch import publish_again
+from shared.launching import summon_the_idle
 from shared.outcome import Outcome
 from shared.ports import Batch, FailureQuery, Home, Notice, Run, Sink, topic_of
 from shared.replay import replay
@@ -31,6 +32,8 @@ class Swept(msgspec.Struct):
     republished: int = 0
     concluded: int = 0
     alerts: int = 0
+    summoned: int = 0
+    """Streams whose launches waited while nobody worked on them."""
     early: int = 0
     """Records that came too early for their target, and go once more."""
     confirmed: int = 0
@@ -67,6 +70,7 @@ def sweep(
             publish_again(home, lost[start : start + 100])
         swept.republished += len(lost)
         swept.concluded += len(conclude_runs(stream, home))
+        swept.summoned += summon_the_idle(stream, home)
         swept.early += send_the_early_again(stream, home, notice, may_send)
         if open_sink is not None:
             asked = ask_targets(stream, home, open_sink, notice, stopping)

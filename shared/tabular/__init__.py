@@ -30,11 +30,15 @@ FORMATS: Final[tuple[str, ...]] = get_args(Kind)
 
 class Format(msgspec.Struct, frozen=True):
     """How a file is to be read. Without a delimiter, the header says which one it is: comma, semicolon or tab.
-    `key` names the columns that a row is known by."""
+    `key` names the columns that a row is known by; one of a file that is read once is known by its line, and carries no
+    identity in its data (`by_line`). `needs` are columns that have to be there, `exactly` the only ones that may."""
 
     kind: Kind
     delimiter: str = ""
     key: tuple[str, ...] = ()
+    by_line: bool = False
+    needs: tuple[str, ...] = ()
+    exactly: tuple[str, ...] = ()
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -50,7 +54,12 @@ def open_table(stream: BinaryIO, format: Format) -> Table:
     """Reads the head of a file. Raises Refused for one that is no table, or lacks a column of the key."""
     if format.kind == "jsonl":
         return Table(START)
-    return Table(*header_of(Lines(stream, START), format.delimiter, format.key))
+    table = Table(*header_of(Lines(stream, START), format.delimiter, format.key))
+    if missing := [name for name in (*format.needs, *format.exactly) if name not in table.columns]:
+        raise Refused(f"its header has no column {', '.join(dict.fromkeys(missing))}")
+    if format.exactly and (foreign := [name for name in table.columns if name not in format.exactly]):
+        raise Refused(f"its header has a column {', '.join(foreign)}; there may be {', '.join(format.exactly)} alone")
+    return table
 
 
 def read(stream: BinaryIO, table: Table, place: Place) -> Iterator[Parsed]:

@@ -213,7 +213,7 @@ def test_a_limit_holds_for_a_run_that_is_resumed(make: Make, monkeypatch: pytest
     process = make(7, page_size=2)
     process.fetch(Order(limit=5), stopping=lambda: True)
     assert process.runs[0].fetched == 2
-    process.fetch(Order(resume_only=True))
+    process.fetch(Order(summoned=True))
     assert process.runs[0].fetched == 5
     assert process.runs[0].fetch_done
     assert process.state.cursor is None
@@ -352,7 +352,7 @@ def test_the_rows_of_a_pass_are_counted_across_a_stop(make: Make, monkeypatch: p
     process = make(6, page_size=2)
     process.source.counts = True
     process.fetch(stopping=lambda: True)
-    process.fetch(Order(resume_only=True))
+    process.fetch(Order(summoned=True))
     assert process.runs[0].fetch_done
     assert process.runs[0].pass_rows == 6
     assert len(process.source.readings) == 2
@@ -751,9 +751,9 @@ def test_a_run_that_is_stopped_saves_what_it_read_and_goes_on_there(make: Make) 
     assert sorted(read_keys(process)) == sorted(f"K{n}" for n in range(1, 10))
 
 
-def test_an_order_to_resume_only_opens_no_window(make: Make) -> None:
+def test_an_order_to_summoned_opens_no_window(make: Make) -> None:
     process = make()
-    assert process.fetch(Order(resume_only=True)) == []
+    assert process.fetch(Order(summoned=True)) == []
     assert process.runs == []
 
 
@@ -901,7 +901,7 @@ def test_any_pages_and_any_stops_give_every_row_once(
             process.fetch(stopping=lambda until=until: process.source.given >= until)  # type: ignore[misc]
             if not process.runs[0].resumable:
                 break
-        runs = process.fetch(Order(resume_only=bool(stops)))
+        runs = process.fetch(Order(summoned=bool(stops)))
         assert everything(process) == expected(process)
         assert len({run.id for run in process.runs if run.fetched}) <= 1
         assert all(run.fetched == len(everything(process)) for run in runs)

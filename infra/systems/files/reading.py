@@ -114,7 +114,7 @@ class Tables:
     def pages(self, window: Window, after: str) -> Iterator[Page]:
         """Raises GuardTripped at the end if there was a file that could not be read as a whole."""
         place = _place_of(after)
-        refusals = Refusals(place)
+        refusals = Refusals(place, is_alone=self._store.is_one_file)
         for file in self._files(window, place, refusals):
             half = place is not None and (place.name, place.generation) == (file.name, file.generation)
             inside = place.inside if place is not None and half else START
@@ -168,21 +168,23 @@ class Tables:
             text = opened.enter_context(self._text(file))
             table = open_table(text, format)
             place = table.start
-            if format.key and inside.offset > place.offset:
+            if (format.key or format.by_line) and inside.offset > place.offset:
                 place = inside
                 if isinstance(text, io.BufferedReader):
                     text = opened.enter_context(io.BufferedReader(self._store.open(file, place.offset), BUFFER))
                 else:
                     _skip(text, place.offset)
             for parsed in read(text, table, place):
-                row = self._row(file, parsed, identities, salt)
+                row = self._row(file, parsed, None if format.by_line else identities, salt)
                 if parsed.after.offset > inside.offset:
                     yield row, parsed
 
-    def _row(self, file: File, parsed: Parsed, identities: Identities, salt: str) -> Row:
+    def _row(self, file: File, parsed: Parsed, identities: Identities | None, salt: str) -> Row:
         data, problem, digest = parsed.data, parsed.problem, parsed.digest
         version = version_at(file.instant, f"{parsed.line:012d}.{salt}")
         position = str(parsed.line) if self._store.is_one_file else f"{file.name}:{parsed.line}"
+        if identities is None:
+            return Row(str(parsed.line), version, position, data, problem=problem)
         if problem is None:
             try:
                 identity = data[IDENTITY] = identities.of(data)
@@ -207,7 +209,8 @@ class Tables:
 class Refusals:
     """The files that could not be read, over all slices of a run."""
 
-    def __init__(self, place: Place | None) -> None:
+    def __init__(self, place: Place | None, *, is_alone: bool) -> None:
+        self.is_alone = is_alone
         self.count = place.refused if place is not None else 0
         self.reason = place.reason if place is not None else ""
 
@@ -218,7 +221,8 @@ class Refusals:
     def trip_if_any(self) -> None:
         if self.count:
             more = f" (and {self.count - 1} more like it)" if self.count > 1 else ""
-            raise GuardTripped(f"{self.reason}{more}; all other files were read", cure=_CURE)
+            others = "" if self.is_alone else "; all other files were read"
+            raise GuardTripped(f"{self.reason}{more}{others}", cure=_CURE)
 
 
 def _skip(text: BinaryIO, offset: int) -> None:

@@ -1,0 +1,175 @@
+"""Launching: how a stream whose runs are launches comes to its runs, and how a launch stands.
+
+Order of effects when a file is sent, and what a crash between two of them does:
+
+1. The file is stored. A crash leaves a file that no launch names; clean-up removes it.
+2. The launch is written. From here on it will be carried out: a crash leaves the summons to the sweeper, and whoever
+   sent the file, and got no answer, may send it again.
+3. It is summoned: a message brings its stream back to the source function. Then the sender is answered.
+4. A run begins under the launch's own id, so that it begins once however often it is summoned, then the launch is
+   marked as begun. A crash in between leaves it waiting, with a run that says more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+import msgspec
+
+from shared.accounting import Counts
+from shared.errors import ConfigError, MalformedEnvelope
+from shared.launches import Launch, launch_id
+from shared.ports import Home, Message, Run, Window, continuation_topic, lease_name
+from shared.stream import Stream
+
+SUMMON_AGAIN: Final = timedelta(minutes=1)
+"""A launch that nobody works on is summoned again after so long."""
+
+Status = Literal["scheduled", "running", "finished", "cancelled"]
+
+
+class Summons(msgspec.Struct, frozen=True):
+    """The message that lets a stream begin the launches that wait."""
+
+    integration: str
+    stream: str
+    launch: int
+
+
+class Look(msgspec.Struct, frozen=True):
+    """How a launch stands. `message` says what went wrong; `failed` that its run did, as a whole."""
+
+    launch: Launch
+    status: Status
+    started_at: datetime | None = None
+    message: str = ""
+    failed: bool = False
+    counts: Counts | None = None
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """What a run of a launch is told: its id and what it reads."""
+
+    run: str
+    window: Window
+
+
+def ask(home: Home, launch: Launch) -> Launch:
+    """Writes a launch under its number, or under the next one that is not given."""
+    while not home.launches.add(launch):
+        launch = msgspec.structs.replace(launch, id=launch.id + 1)
+    return launch
+
+
+def summon(home: Home, launch: Launch) -> None:
+    """Lets whoever serves the stream begin what waits. Returns when the message is safe."""
+    message = Summons(launch.integration, launch.stream, launch.id)
+    home.bus.publish(
+        continuation_topic(launch.integration), [Message(msgspec.json.encode(message), ordering_key=launch.stream)]
+    )
+
+
+def decode_summons(data: bytes) -> Summons:
+    """Raises MalformedEnvelope."""
+    try:
+        return msgspec.json.decode(data, type=Summons)
+    except msgspec.DecodeError as error:
+        raise MalformedEnvelope(f"the message is no summons: {error}") from error
+
+
+def ask_for_the_whole(stream: Stream, home: Home, at: datetime | None) -> None:
+    """Writes the launch of a stream that reads everything: of a schedule's time only one, however often it comes."""
+    columns = tuple(stream.rules.settings.get("columns") or ())
+    if not columns:
+        named = home.objects.fields(stream.rules.read)
+        columns = ("id", *(name for name in named if name != "id"))
+    when = at or home.clock.now()
+    launch = Launch(stream.integration, stream.name, launch_id(when), when, columns=columns)
+    if at is None:
+        ask(home, launch)
+    else:
+        home.launches.add(launch)
+
+
+def begin(stream: Stream, home: Home) -> Iterator[Begun]:
+    """The launches that wait, oldest first, each to be read before the next one is asked for."""
+    for launch in home.launches.waiting(stream.integration, stream.name):
+        if home.runs.get(launch.run) is None:
+            yield Begun(launch.run, launch.window)
+        home.launches.note(msgspec.structs.replace(launch, state="begun"))
+
+
+def look(home: Home, launch: Launch) -> Look:
+    """How a launch stands by its run."""
+    if launch.state == "cancelled":
+        return Look(launch, "cancelled", message=f"Cancelled by user: {launch.cancelled_by}")
+    run = home.runs.get(launch.run)
+    if run is None:
+        return Look(launch, "scheduled")
+    counts = home.books.counts(run.id)
+    finished = not run.resumable and counts.pending == 0
+    return Look(
+        launch,
+        "finished" if finished else "running",
+        run.started_at,
+        message_of(run, counts),
+        failed=bool(run.error),
+        counts=counts,
+    )
+
+
+def message_of(run: Run, counts: Counts) -> str:
+    """What people are told went wrong, empty where nothing did."""
+    if run.error:
+        return run.error
+    parts = []
+    if refused := counts.invalid + counts.rejected + counts.exhausted:
+        parts.append(f"{refused} of {counts.fetched} rows were refused")
+    if counts.unknown:
+        parts.append(f"of {counts.unknown} rows it is not known whether they arrived")
+    return "; ".join(parts)
+
+
+def cancel(home: Home, launch: Launch, by: str) -> Launch:
+    """Cancels a launch that has not begun. Raises Leased while a run holds its stream, and ConfigError for one that has
+    begun or was cancelled before."""
+    lease = home.leases.take(lease_name(launch.integration, launch.stream))
+    try:
+        known = home.launches.get(launch.integration, launch.stream, launch.id)
+        if known is None or known.state != "waiting" or home.runs.get(launch.run) is not None:
+            raise ConfigError(f"launch {launch.id} does not wait any more", cure="only what has not begun is cancelled")
+        cancelled = msgspec.structs.replace(known, state="cancelled", cancelled_by=by)
+        home.launches.note(cancelled)
+        return cancelled
+    finally:
+        home.leases.release(lease)
+
+
+def summon_the_idle(stream: Stream, home: Home) -> int:
+    """Summons a stream again whose launches wait, or whose runs were left in the middle, while nobody works on it. Says
+    how often: once or not at all."""
+    if not stream.rules.launched or home.leases.holder(lease_name(stream.integration, stream.name)) is not None:
+        return 0
+    before = home.clock.now() - SUMMON_AGAIN
+    waiting = home.launches.waiting(stream.integration, stream.name)
+    left = [
+        run
+        for run in home.runs.unfinished(stream.integration, stream.name)
+        if run.kind == "fetch" and run.resumable and (run.touched_at or run.started_at) < before
+    ]
+    if not left and not any(launch.scheduled_at < before for launch in waiting):
+        return 0
+    oldest = waiting[0].id if waiting else 0
+    summon(home, Launch(stream.integration, stream.name, oldest, before))
+    return 1
+
+
+def refuse_a_part(stream: Stream, *parts: object) -> None:
+    """Raises ConfigError where somebody asked for a part of a launch."""
+    if stream.rules.launched and any(part is not None for part in parts):
+        raise ConfigError(
+            f"{stream.integration}, stream {stream.name}: a launch is read as a whole",
+            cure="leave out --since and --limit",
+        )
