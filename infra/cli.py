@@ -57,7 +57,9 @@ def emit(document: dict[str, Any]) -> None:
     click.echo(msgspec.json.format(msgspec.json.encode({"schema_version": 1, **document})).decode())
 
 
-def command(name: str, example: str, **settings: Any) -> Callable[[Callable[..., int | None]], click.Command]:
+def command(
+    name: str, example: str, *, of: click.Group | None = None, **settings: Any
+) -> Callable[[Callable[..., int | None]], click.Command]:
     """A command with `--json`, an example in its help, and errors that say what, why and the cure."""
 
     def wrap(work: Callable[..., int | None]) -> click.Command:
@@ -80,7 +82,7 @@ def command(name: str, example: str, **settings: Any) -> Callable[[Callable[...,
         run.__click_params__ = [*getattr(work, "__click_params__", [])]  # type: ignore[attr-defined]
         decorated = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")(run)
         epilog = f"Example: ./waybill {example}"
-        return main.command(name, epilog=epilog, **settings)(decorated)
+        return (of or main).command(name, epilog=epilog, **settings)(decorated)
 
     return wrap
 
@@ -442,6 +444,48 @@ def resume(session: Session, name: str) -> int:
     session.hub.integration(name)
     session.hub.home.schedule.resume(name)
     emit({"integration": name, "paused": False}) if session.json else click.echo(f"{name} runs by its schedule again")
+    return 0
+
+
+@main.group("token", cls=Group)
+def token() -> None:
+    """Tokens of the data-sync API: each opens one data sync, until it is revoked."""
+
+
+DATA_SYNC = click.argument("data_sync", metavar="ID")
+
+
+@command("create", "token create customers_import", of=token)
+@DATA_SYNC
+def token_create(session: Session, data_sync: str) -> int:
+    """Makes a token of a data sync and shows it, this once."""
+    from infra import render, tokens
+
+    document = tokens.create(session.hub, data_sync)
+    emit(document) if session.json else render.token(document)
+    return 0
+
+
+@command("list", "token list customers_import", of=token)
+@DATA_SYNC
+def token_list(session: Session, data_sync: str) -> int:
+    """The tokens of a data sync by their ids, never themselves."""
+    from infra import render, tokens
+
+    document = tokens.listing(session.hub, data_sync)
+    emit(document) if session.json else render.tokens(document)
+    return 0
+
+
+@command("revoke", "token revoke customers_import 5f2c9a01", of=token)
+@DATA_SYNC
+@click.argument("token_id", metavar="TOKEN_ID")
+def token_revoke(session: Session, data_sync: str, token_id: str) -> int:
+    """Ends a token at once. Others of the same data sync stay."""
+    from infra import tokens
+
+    document = tokens.revoke(session.hub, data_sync, token_id)
+    emit(document) if session.json else click.echo(f"{token_id} opens {data_sync} no more")
     return 0
 
 

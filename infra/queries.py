@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from infra import config, environment
+from infra import config, environment, tokens
 from infra.mistakes import ConfigMistakes, Mistake
 from infra.rates import overdrawn, unlimited
 from infra.report import rules_of, run_report, stamp, state_of, systems_of
@@ -85,6 +85,7 @@ def check(hub: Hub, name: str | None) -> dict[str, Any]:
     every = list(hub.integrations.values())
     mistakes += msgspec.to_builtins(list(overdrawn(every)))
     notes += unlimited(integrations)
+    notes += tokens.warnings(hub, [each.name for each in integrations])
     unique = list({(m["file"], m["path"], m["found"]): m for m in mistakes}.values())
     if not any(stream.enabled for each in integrations for stream in each.streams.values()):
         notes.append("no stream is enabled")

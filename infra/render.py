@@ -250,6 +250,19 @@ def cleanup(document: dict[str, Any]) -> None:
         _print(f"{name}: removed {removed}, {others}")
 
 
+def token(document: dict[str, Any]) -> None:
+    _print(f"token {document['id']} of {document['data_sync']}; it is not shown again:", document["token"])
+    for text in document["notes"]:
+        _print(f"note: {text}")
+
+
+def tokens(document: dict[str, Any]) -> None:
+    table = _table("id", "state", "made", "revoked", title=f"tokens of {document['data_sync']}")
+    for each in document["tokens"]:
+        _row(table, each["id"], each["state"], each["made_at"], each["revoked_at"] or "")
+    _print(table)
+
+
 def traces(found: dict[str, int]) -> None:
     _print("found: " + (", ".join(f"{count:,} {place}" for place, count in found.items() if count) or "nothing"))
 
