@@ -10,6 +10,8 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from shared.errors import ConfigError
+
 FINDABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 """The names of fields by whose value an object can be found."""
 MOST: Final = 1000
@@ -31,8 +33,9 @@ class Objects(Protocol):
         """Those that are there, in one round trip."""
 
     def find(self, kind: str, field: str, values: Sequence[str]) -> dict[str, list[str]]:
-        """The ids of the objects of which a field has one of these values, by value: at most two of each, which is
-        enough to know that it tells nobody apart. Raises ConfigError for a field that is not FINDABLE."""
+        """The ids of the objects of which a field has one of these values (as `text_of` has it), by value: at most two
+        of each, which is enough to know that it tells nobody apart. Raises ConfigError for a field that is not
+        FINDABLE."""
 
     def put(self, kind: str, objects: Mapping[str, Mapping[str, Any]], at: datetime) -> None:
         """Sets these fields of these objects and leaves their other fields as they are, whoever else writes meanwhile.
@@ -42,12 +45,30 @@ class Objects(Protocol):
         """One that is not there is none the less removed."""
 
     def page(self, kind: str, after: str, most: int) -> list[Object]:
-        """By id, those behind `after`: whatever is there all the time while it is read page by page comes once."""
+        """Those behind the one with the id `after` (empty: from the first one on), in an order of the home's own in
+        which each has its place by its id: whatever is there all the time while it is read page by page comes once."""
 
     def changed(
         self, kind: str, since: datetime, until: datetime, after: tuple[datetime, str] | None, most: int
     ) -> list[Object]:
-        """By (changed_at, id), those behind `after`: changed from `since` (inclusive) to `until` (exclusive)."""
+        """Those changed from `since` (inclusive) to `until` (exclusive), by `changed_at` and then in the order of
+        `page`, behind the one that `after` names with when it changed."""
 
     def fields(self, kind: str) -> list[str]:
         """The names of all fields that any object of the kind ever had, in the order in which they came up."""
+
+
+def check_findable(field: str) -> None:
+    """Raises ConfigError for a field by which nothing is found."""
+    if not FINDABLE.fullmatch(field):
+        raise ConfigError(f"{field!r} is no field to find objects by", cure="use letters, digits and underscores")
+
+
+def text_of(field: str, value: Any) -> str | None:
+    """What has to be asked for to find an object by this field: a text as it is, a whole number by its digits. None
+    where nobody finds it."""
+    if not FINDABLE.fullmatch(field):
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) else None

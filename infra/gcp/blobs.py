@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +14,8 @@ from shared.errors import ConfigError
 if TYPE_CHECKING:
     from google.cloud.storage import Bucket, Client
 
+PIECE: Final = 4 * 1024 * 1024
+"""How much of a blob is in memory, and in one request, while it is written piece by piece."""
 _NAME: Final = re.compile(r"(?:[^/.\x00-\x1f\x7f][^/\x00-\x1f\x7f]*/)*[^/.\x00-\x1f\x7f][^/\x00-\x1f\x7f]*")
 
 
@@ -28,6 +30,20 @@ class GoogleBlobs:
         with translated(f"writing {name}"):
             # Only these calls say that repeating them is harmless: the same name, the same bytes.
             self._bucket().blob(name).upload_from_string(data, "application/octet-stream", **self._options())
+
+    def write_pieces(self, name: str, pieces: Iterable[bytes]) -> int:
+        _check(name)
+        rest = Pieces(pieces)
+        try:
+            with translated(f"writing {name}"):
+                blob = self._bucket().blob(name, chunk_size=PIECE)
+                blob.upload_from_file(rest, content_type="application/octet-stream", **self._options())
+        except BaseException:
+            # What the pieces raise is theirs. An upload that is not brought to its end never becomes an object.
+            if rest.error is not None:
+                raise rest.error from None
+            raise
+        return rest.tell()
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         from google.api_core.exceptions import RequestRangeNotSatisfiable
@@ -72,6 +88,33 @@ class GoogleBlobs:
         from google.cloud.storage.retry import DEFAULT_RETRY
 
         return {"retry": DEFAULT_RETRY.with_timeout(self._patience.seconds), "timeout": self._patience.seconds}
+
+
+class Pieces:
+    """What comes piece by piece, as the file that the library reads from its beginning to its end."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._left = bytearray()
+        self._given = 0
+        self.error: BaseException | None = None
+        """With which the pieces ended."""
+
+    def tell(self) -> int:
+        return self._given
+
+    def read(self, size: int) -> bytes:
+        """Less only at the end."""
+        try:
+            while len(self._left) < size and (piece := next(self._pieces, None)) is not None:
+                self._left += piece
+        except BaseException as error:
+            self.error = error
+            raise
+        data = bytes(memoryview(self._left)[:size])
+        del self._left[:size]
+        self._given += len(data)
+        return data
 
 
 def _check(name: str) -> None:

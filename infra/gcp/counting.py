@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from shared.ports import Blobs
@@ -41,6 +41,12 @@ class CountedBlobs:
     def write(self, name: str, data: bytes) -> None:
         self._meter.add(blob_operations=1, blob_bytes=len(data))
         self._inner.write(name, data)
+
+    def write_pieces(self, name: str, pieces: Iterable[bytes]) -> int:
+        self._meter.add(blob_operations=1)
+        size = self._inner.write_pieces(name, pieces)
+        self._meter.add(blob_bytes=size)
+        return size
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         data = self._inner.read(name, offset, length)

@@ -17,13 +17,16 @@ from infra.gcp.clients import connect_firestore, connect_publisher, connect_sche
 from infra.gcp.confirmations import GoogleConfirmations
 from infra.gcp.counting import CountedBlobs, Meter
 from infra.gcp.failures import GoogleFailures
+from infra.gcp.launches import GoogleLaunches
 from infra.gcp.leases import GoogleLeases
 from infra.gcp.ledger import GoogleLedger
 from infra.gcp.monitoring import GoogleMonitoring
 from infra.gcp.names import bucket_name
+from infra.gcp.objects import GoogleObjects
 from infra.gcp.runs import GoogleRuns
 from infra.gcp.schedule import GoogleSchedule, StoredSchedule
 from infra.gcp.store import Store
+from infra.gcp.tokens import GoogleTokens
 from shared.ports import Blobs, Clock, Home
 
 if TYPE_CHECKING:
@@ -93,6 +96,9 @@ class GoogleHome:
             schedule=StoredSchedule(self.store, self.clock)
             if stored
             else GoogleSchedule(project, location, jobs, self.patience, self.meter),
+            launches=GoogleLaunches(self.store),
+            tokens=GoogleTokens(self.store),
+            objects=GoogleObjects(self.store),
             alerts=GoogleAlerts(self.store, self.clock),
             monitoring=GoogleMonitoring(project, statements),
             clock=self.clock,

@@ -2,8 +2,8 @@
 
 Every field is indexed unless told otherwise, and an index on something that only grows holds a collection down to 500
 writes a second; so single fields are indexed only where they are asked for, and each question with an order has an
-index of its own. Those that end in an instant are per run, stream or integration, of which none commits 500 batches a
-second.
+index of its own. Those that end in an instant are per run, stream, integration or shard, of which none commits 500
+batches or objects a second.
 """
 
 from __future__ import annotations
@@ -26,12 +26,17 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "batches": ("run", "of", "waiting", "lane"),
     "cells": (),
     "failures": ("integration", "of", "key", "outcome", "number", "http_status", "open"),
+    "kinds": (),
+    "launches": ("of", "waiting"),
     "leases": (),
+    "objects": ("found_by",),
     "runs": ("of", "open", "kind", "names"),
     "schedules": (),
     "streams": (),
+    "tokens": ("of",),
 }
-"""The fields that keep their single-field index. `waiting` and `names` are lists, so they need the one for members."""
+"""The fields that keep their single-field index. `found_by`, `names` and, of batches, `waiting` are lists, so they need
+the one for members."""
 
 EXEMPT: Final[dict[str, tuple[str, ...]]] = {
     "alerts": ("name", "at", "text", "mark"),
@@ -45,10 +50,14 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
     ),
     "cells": ("cell",),
     "failures": ("doc", "data", "blob", "first_at", "last_at", "closed_as", "closed_by", "closed_at", "expires_at"),
+    "kinds": ("kind", "names"),
+    "launches": ("number", "doc", "mark"),
     "leases": ("name", "token", "holder", "until", "mark"),
+    "objects": ("id", "fields", "shard", "changed_at"),
     "runs": ("doc", "fetched", "started_at"),
     "schedules": ("integration", "paused"),
     "streams": ("of", "state"),
+    "tokens": ("id", "salt", "digest", "made_at", "revoked_at", "mark"),
 }  # fmt: skip
 """The fields whose single-field index is switched off: every other one that is written."""
 
@@ -61,6 +70,8 @@ COMPOSITE: Final[tuple[Index, ...]] = (
     Index("batches", (("run", "ASCENDING"), ("committed_at", "ASCENDING"))),
     Index("batches", (("waiting", "CONTAINS"), ("committed_at", "ASCENDING"))),
     Index("failures", (("integration", "ASCENDING"), ("closed_at", "ASCENDING"))),
+    Index("launches", (("of", "ASCENDING"), ("number", "DESCENDING"))),
+    Index("objects", (("shard", "ASCENDING"), ("changed_at", "ASCENDING"))),
     Index("runs", (("names", "CONTAINS"), ("started_at", "DESCENDING"))),
     Index("runs", (("of", "ASCENDING"), ("kind", "ASCENDING"), ("fetched", "ASCENDING"))),
 )

@@ -79,6 +79,9 @@ class Query(msgspec.Struct, frozen=True):
     order: str = ""
     descending: bool = False
     fields: tuple[str, ...] = ()
+    after: tuple[Any, ...] = ()
+    """Where the answer begins, behind it: the value of `order` and a document's id, or the id alone where the order is
+    that of ids (`__name__`)."""
 
 
 class Store:
@@ -152,10 +155,10 @@ class Store:
                 raise
             return [result.update_time for result in results]
 
-    def each(self, query: Query, *, read_at: datetime | None = None) -> Iterator[Document]:
-        """The documents that are meant, read page by page as they are asked for."""
+    def each(self, query: Query, *, read_at: datetime | None = None, first: int = FIRST_PAGE) -> Iterator[Document]:
+        """The documents that are meant, read page by page as they are asked for, `first` of them at first."""
         last: DocumentSnapshot[Any] | None = None
-        size = FIRST_PAGE
+        size = first
         while True:
             with translated(f"asking for {query.collection[-1]}"):
                 page = self._query(query).limit(size)
@@ -199,6 +202,13 @@ class Store:
         if query.order:
             direction = FirestoreQuery.DESCENDING if query.descending else FirestoreQuery.ASCENDING
             asked = asked.order_by(query.order, direction=direction)
+        if query.after:
+            *value, id = query.after
+            if value:
+                asked = asked.order_by("__name__", direction=direction)
+            where = {query.order: value[0]} if value else {}
+            reference = self.client().collection(*query.collection).document(id)
+            asked = asked.start_after({**where, "__name__": reference})
         return asked.select(list(query.fields)) if query.fields else asked
 
     def _as_it_was(self, version: Any) -> Any:

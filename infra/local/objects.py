@@ -11,9 +11,9 @@ import msgspec
 
 from infra.local.database import Database
 from infra.local.schema import INDEX, instant, micros
-from shared.errors import ConfigError
-from shared.objects import FINDABLE, Object
+from shared.objects import Object, check_findable
 
+_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -33,7 +33,7 @@ class LocalObjects:
             rows = connection.execute(
                 f"SELECT {_value(field)}, id FROM objects WHERE kind = ? AND {_value(field)} IN "
                 "(SELECT value FROM json_each(?)) ORDER BY id",
-                (kind, msgspec.json.encode(list(values))),
+                (kind, _encode(list(values)).decode()),
             )
             found: dict[str, list[str]] = {}
             for value, id in rows:
@@ -44,8 +44,7 @@ class LocalObjects:
 
     def _index(self, field: str) -> None:
         """Objects are found by a field as soon as somebody asks for it."""
-        if not FINDABLE.fullmatch(field):
-            raise ConfigError(f"{field!r} is no field to find objects by", cure="use letters, digits and underscores")
+        check_findable(field)
         if field not in self._indexed:
             self._database.write(
                 lambda connection: connection.execute(
@@ -63,11 +62,11 @@ class LocalObjects:
             for id, fields in objects.items():
                 before = held[id].fields if id in held else None
                 after = {**(before or {}), **fields}
-                if after != before:
+                if before is None or _encode(after) != _encode(before):
                     connection.execute(
                         "INSERT INTO objects VALUES (?1, ?2, ?3, ?4) ON CONFLICT (kind, id) DO UPDATE SET "
                         "changed_at = ?3, fields = ?4",
-                        (kind, id, micros(at), msgspec.json.encode(after).decode()),
+                        (kind, id, micros(at), _encode(after).decode()),
                     )
             connection.executemany(
                 "INSERT OR IGNORE INTO object_fields (kind, name) VALUES (?, ?)",
@@ -90,10 +89,10 @@ class LocalObjects:
     def changed(
         self, kind: str, since: datetime, until: datetime, after: tuple[datetime, str] | None, most: int
     ) -> list[Object]:
-        instant, id = (since, "") if after is None else after
+        at, id = (since, "") if after is None or after[0] < since else after
         return self._found(
             "changed_at < ? AND (changed_at, id) > (?, ?) ORDER BY changed_at, id LIMIT ?",
-            (kind, micros(until), micros(max(instant, since)), id, most),
+            (kind, micros(until), micros(at), id, most),
         )
 
     def fields(self, kind: str) -> list[str]:
@@ -108,13 +107,15 @@ class LocalObjects:
 
 
 def _value(field: str) -> str:
-    return f"CAST(json_extract(fields, '$.{field}') AS TEXT)"
+    """As `text_of` has it."""
+    kind, found = f"json_type(fields, '$.{field}')", f"json_extract(fields, '$.{field}')"
+    return f"CASE WHEN {kind} = 'text' OR {kind} = 'integer' THEN CAST({found} AS TEXT) END"
 
 
 def _held(connection: sqlite3.Connection, kind: str, ids: Sequence[str]) -> dict[str, Object]:
     rows = connection.execute(
         "SELECT id, changed_at, fields FROM objects WHERE kind = ? AND id IN (SELECT value FROM json_each(?))",
-        (kind, msgspec.json.encode(list(ids))),
+        (kind, _encode(list(ids)).decode()),
     )
     return {row[0]: _object(*row) for row in rows}
 

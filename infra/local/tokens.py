@@ -26,7 +26,7 @@ class LocalTokens:
         with self._database.reading() as connection:
             rows = connection.execute(
                 "SELECT id, salt, digest, made_at, revoked_at FROM tokens WHERE integration = ? AND stream = ? "
-                "ORDER BY seq",
+                "ORDER BY made_at, seq",
                 (integration, stream),
             ).fetchall()
         return [_token(integration, stream, *row) for row in rows]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from shared.errors import StoreUnavailable
+from shared.launches import Launch
 from shared.ports import FailureQuery, Home, Lease, Message, StreamState
+from shared.tokens import made_of
 from tests.contract import make
 from tests.contract.homes import DATASET, MONITORED
 from tests.contract.make import CUSTOMERS, LEASE, SHOP
@@ -14,11 +18,13 @@ from tests.contract.suite import Around, Wrong, at_once, breaks, contract
 from tests.contract.world import START, TOPIC, World
 
 BATCH = make.batch()
+LAUNCH = Launch(SHOP, CUSTOMERS, 1, START)
+_, TOKEN = made_of(bytes(52), SHOP, CUSTOMERS, START)
 NEED_NO_STORE = {"batches.let_go"}
 """Whoever has nothing in hand lets go of nothing, with a store or without."""
 PORTS = (
-    "leases", "runs", "batches", "books", "ledger", "failures", "confirmations", "bus", "blobs", "schedule", "alerts",
-    "monitoring",
+    "leases", "runs", "batches", "books", "ledger", "failures", "confirmations", "bus", "blobs", "schedule", "launches",
+    "tokens", "objects", "alerts", "monitoring",
 )  # fmt: skip
 
 
@@ -63,6 +69,7 @@ def calls(home: Home, lease: Lease) -> dict[str, Callable[[], Any]]:
         "bus.publish": lambda: home.bus.publish(TOPIC, [Message(b"x", "a")]),
         "bus.carries": lambda: home.bus.carries(TOPIC, [BATCH.id]),
         "blobs.write": lambda: home.blobs.write("b", b"x"),
+        "blobs.write_pieces": lambda: home.blobs.write_pieces("b", [b"x"]),
         "blobs.read": lambda: home.blobs.read("a"),
         "blobs.names": lambda: list(home.blobs.names("")),
         "blobs.delete": lambda: home.blobs.delete("a"),
@@ -72,6 +79,21 @@ def calls(home: Home, lease: Lease) -> dict[str, Callable[[], Any]]:
         "schedule.paused": lambda: home.schedule.paused(SHOP),
         "alerts.change": lambda: home.alerts.change("x", True, "y"),
         "alerts.raised": lambda: home.alerts.raised(),
+        "launches.add": lambda: home.launches.add(Launch(SHOP, CUSTOMERS, 2, START)),
+        "launches.note": lambda: home.launches.note(LAUNCH),
+        "launches.get": lambda: home.launches.get(SHOP, CUSTOMERS, 1),
+        "launches.recent": lambda: home.launches.recent(SHOP, CUSTOMERS, 5),
+        "launches.waiting": lambda: home.launches.waiting(SHOP, CUSTOMERS),
+        "tokens.add": lambda: home.tokens.add(made_of(os.urandom(52), SHOP, CUSTOMERS, START)[1]),
+        "tokens.of": lambda: home.tokens.of(SHOP, CUSTOMERS),
+        "tokens.revoke": lambda: home.tokens.revoke(SHOP, CUSTOMERS, TOKEN.id, START),
+        "objects.get": lambda: home.objects.get("people", ["a"]),
+        "objects.find": lambda: home.objects.find("people", "email", ["x"]),
+        "objects.put": lambda: home.objects.put("people", {"a": {"email": "x"}}, START),
+        "objects.remove": lambda: home.objects.remove("people", ["a"]),
+        "objects.page": lambda: home.objects.page("people", "", 5),
+        "objects.changed": lambda: home.objects.changed("people", START, START + timedelta(1), None, 5),
+        "objects.fields": lambda: home.objects.fields("people"),
         "monitoring.remove": lambda: home.monitoring.remove(SHOP, DATASET, MONITORED, START),
     }
 
@@ -114,6 +136,8 @@ def used(world: World) -> Lease:
     home.batches.begin(BATCH.id, "one")
     home.blobs.write("a", b"x")
     home.bus.publish(TOPIC, [Message(b"x", "a")])
+    home.launches.add(LAUNCH)
+    home.tokens.add(TOKEN)
     for call in calls(world.there, lease).values():
         try:
             call()

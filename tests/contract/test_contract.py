@@ -10,7 +10,10 @@ from unittest import mock
 
 import pytest
 
+from shared.launches import Launches
+from shared.objects import Objects
 from shared.ports import Home
+from shared.tokens import Tokens
 from tests.contract.check_store import NEED_NO_STORE, calls
 from tests.contract.homes import HOMES, HomeUnderTest
 from tests.contract.suite import CHECKS, Check, Wrong
@@ -60,7 +63,7 @@ def test_no_check_is_left_out() -> None:
 
 
 def test_every_call_of_every_port_is_tried_without_a_store() -> None:
-    ports = get_type_hints(Home)
+    ports = get_type_hints(Home, localns={"Launches": Launches, "Tokens": Tokens, "Objects": Objects})
     promised = {
         f"{name}.{method}"
         for name in ports

@@ -1,0 +1,72 @@
+"""Launches in Firestore: the fields that are asked for stand beside the launch itself, one text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from infra.gcp.errors import Conflict
+from infra.gcp.fence import new_mark
+from infra.gcp.names import both, document_id
+from infra.gcp.store import Document, Path, Query, Store, Write
+from shared.launches import Launch
+
+_decode = msgspec.json.Decoder(Launch).decode
+
+
+class GoogleLaunches:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def add(self, launch: Launch) -> bool:
+        path = _path(launch.integration, launch.stream, launch.id)
+        # Two who ask at the same time may write the same; the mark tells whose it is when an answer was lost.
+        mark = new_mark()
+        try:
+            self._store.commit([Write(path, {**_fields(launch), "mark": mark}, "create")])
+        except Conflict:
+            found = self._store.get(path)
+            return found is not None and found.fields["mark"] == mark
+        return True
+
+    def note(self, launch: Launch) -> None:
+        path = _path(launch.integration, launch.stream, launch.id)
+        try:
+            self._store.commit([Write(path, _fields(launch), "update")])
+        except Conflict:
+            # There is none.
+            return
+
+    def get(self, integration: str, stream: str, id: int) -> Launch | None:
+        found = self._store.get(_path(integration, stream, id))
+        return None if found is None else _launch(found)
+
+    def recent(self, integration: str, stream: str, most: int, before: int | None = None) -> list[Launch]:
+        where: tuple[tuple[str, str, Any], ...] = (("of", "==", both(integration, stream)),)
+        if before is not None:
+            where = (*where, ("number", "<", before))
+        query = Query(("launches",), where, order="number", descending=True)
+        return [_launch(document) for document in self._store.first(query, most)]
+
+    def waiting(self, integration: str, stream: str) -> list[Launch]:
+        query = Query(("launches",), (("waiting", "==", both(integration, stream)),))
+        return sorted((_launch(document) for document in self._store.each(query)), key=lambda launch: launch.id)
+
+
+def _path(integration: str, stream: str, id: int) -> Path:
+    return "launches", document_id(integration, stream, str(id))
+
+
+def _fields(launch: Launch) -> dict[str, Any]:
+    of = both(launch.integration, launch.stream)
+    return {
+        "of": of,
+        "number": launch.id,
+        "waiting": of if launch.state == "waiting" else "",
+        "doc": msgspec.json.encode(launch).decode(),
+    }
+
+
+def _launch(document: Document) -> Launch:
+    return _decode(document.fields["doc"])
