@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -13,6 +14,9 @@ from infra.local.database import Database
 from infra.local.schema import INDEX, instant, micros
 from shared.objects import Object, check_findable
 
+_AT_ONCE: Final = 900
+"""How many values a question has: every SQLite takes 999."""
+_WHOLE: Final = re.compile(r"0|-?[1-9][0-9]*")
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -29,15 +33,16 @@ class LocalObjects:
 
     def find(self, kind: str, field: str, values: Sequence[str]) -> dict[str, list[str]]:
         self._index(field)
+        asked = {stored: value for value in values for stored in _stored(value)}
         with self._database.reading() as connection:
             rows = connection.execute(
                 f"SELECT {_value(field)}, id FROM objects WHERE kind = ? AND {_value(field)} IN "
                 "(SELECT value FROM json_each(?)) ORDER BY id",
-                (kind, _encode(list(values)).decode()),
+                (kind, _encode(list(asked)).decode()),
             )
             found: dict[str, list[str]] = {}
-            for value, id in rows:
-                same = found.setdefault(value, [])
+            for stored, id in rows:
+                same = found.setdefault(asked[stored], [])
                 if len(same) < 2:
                     same.append(id)
         return found
@@ -107,17 +112,28 @@ class LocalObjects:
 
 
 def _value(field: str) -> str:
-    """As `text_of` has it."""
-    kind, found = f"json_type(fields, '$.{field}')", f"json_extract(fields, '$.{field}')"
-    return f"CASE WHEN {kind} = 'text' OR {kind} = 'integer' THEN CAST({found} AS TEXT) END"
+    """The JSON of the field: asked for two paths, SQLite gives what is stored, so that 1 is not `true`, and a text goes
+    on behind a NUL."""
+    return f"json_extract(fields, '$.{field}', '$[0]')"
+
+
+def _stored(value: str) -> Iterator[str]:
+    """What `_value` is for a field that has to be found by this value (`text_of`)."""
+    yield f"[{_encode(value).decode()},null]"
+    if _WHOLE.fullmatch(value):
+        yield f"[{value},null]"
 
 
 def _held(connection: sqlite3.Connection, kind: str, ids: Sequence[str]) -> dict[str, Object]:
-    rows = connection.execute(
-        "SELECT id, changed_at, fields FROM objects WHERE kind = ? AND id IN (SELECT value FROM json_each(?))",
-        (kind, _encode(list(ids)).decode()),
-    )
-    return {row[0]: _object(*row) for row in rows}
+    held: dict[str, Object] = {}
+    for start in range(0, len(ids), _AT_ONCE):
+        part = ids[start : start + _AT_ONCE]
+        rows = connection.execute(
+            f"SELECT id, changed_at, fields FROM objects WHERE kind = ? AND id IN ({', '.join('?' * len(part))})",
+            (kind, *part),
+        )
+        held |= {row[0]: _object(*row) for row in rows}
+    return held
 
 
 def _object(id: str, changed_at: int, fields: str) -> Object:

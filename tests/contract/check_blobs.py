@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from shared.errors import ConfigError
+from shared.errors import ConfigError, StoreUnavailable
 from tests.contract.suite import Around, answering, at_once, breaks, contract, errors_of, eventually, refused, without
 from tests.contract.world import World
 
 SIZE = 200_000
+PIECE = 64 * 1024
+LARGE = 4 * 1024 * 1024
 TRICKS = [
     "", ".", "..", "/", "../x", "a/../../x", "/etc/x", "a//b", "a/", "./a", "a/./b", "a/..", "a\x00b", "a\nb",
     ".hidden", "a/.hidden",
@@ -101,6 +105,78 @@ class LosesOne(Around):
     def write(self, name: str, data: bytes) -> None:
         if not name.endswith("13"):
             self.inner.write(name, data)
+
+
+class JoinsPieces(Around):
+    """Waits for the last piece before it writes the first."""
+
+    def write_pieces(self, name: str, pieces: Iterable[bytes]) -> int:
+        size: int = self.inner.write_pieces(name, [b"".join(list(pieces))])
+        return size
+
+
+class WritesWhatCame(Around):
+    """Takes the end of the pieces for their end, whatever it was."""
+
+    def write_pieces(self, name: str, pieces: Iterable[bytes]) -> int:
+        def came() -> Iterator[bytes]:
+            with suppress(Lost):
+                yield from pieces
+
+        size: int = self.inner.write_pieces(name, came())
+        return size
+
+
+class RemovesFirst(Around):
+    """Makes room before it writes."""
+
+    def write_pieces(self, name: str, pieces: Iterable[bytes]) -> int:
+        self.inner.delete(name)
+        size: int = self.inner.write_pieces(name, pieces)
+        return size
+
+
+class LastPieceAlone(Around):
+    def write_pieces(self, name: str, pieces: Iterable[bytes]) -> int:
+        size = 0
+        for piece in pieces:
+            size += len(piece)
+            self.inner.write(name, piece)
+        return size
+
+
+class CountsPieces(Around):
+    def write_pieces(self, name: str, pieces: Iterable[bytes]) -> int:
+        every = list(pieces)
+        self.inner.write_pieces(name, every)
+        return len(every)
+
+
+class TakesAnyPieces(Around):
+    def write_pieces(self, name: str, pieces: Iterable[bytes]) -> int:
+        size: int = self.inner.write_pieces("somewhere", pieces)
+        return size
+
+
+class CallsItUnavailable(Around):
+    """Says of everything that ends the pieces that the store is away."""
+
+    def write_pieces(self, name: str, pieces: Iterable[bytes]) -> int:
+        try:
+            size: int = self.inner.write_pieces(name, pieces)
+        except OSError as error:
+            raise StoreUnavailable("away") from error
+        return size
+
+
+class Lost(OSError):
+    """Whoever sends the pieces is gone."""
+
+
+def broken_off(size: int) -> Iterator[bytes]:
+    for _ in range(size // PIECE):
+        yield b"n" * PIECE
+    raise Lost
 
 
 def naive(found: Any) -> list[tuple[str, datetime]]:
@@ -206,14 +282,55 @@ def check_names_come_with_the_time_of_their_writing(world: World) -> None:
     assert first < times["a"] <= times["b"]
 
 
-@contract(breaks("takes any name", blobs=TakesAnyName))
+@contract(breaks("takes any name", blobs=TakesAnyName), breaks("takes any name for pieces", blobs=TakesAnyPieces))
 def check_names_with_tricks_are_refused(world: World) -> None:
     blobs = world.here.blobs
     for name in TRICKS:
-        for call in (lambda n: blobs.write(n, b"x"), blobs.read, blobs.delete):
+        for call in (lambda n: blobs.write(n, b"x"), lambda n: blobs.write_pieces(n, [b"x"]), blobs.read, blobs.delete):
             with refused(ConfigError):
                 call(name)
     assert list(blobs.names("")) == []
+
+
+@contract(
+    breaks("writes nothing", blobs=without("write_pieces")),
+    breaks("writes the last piece alone", blobs=LastPieceAlone),
+    breaks("counts pieces", blobs=CountsPieces),
+)
+def check_what_comes_in_pieces_is_written_in_their_order(world: World) -> None:
+    for sizes in ([], [0], [7], [0, 1, 0, 2], [PIECE] * 3, [100] * 2000, [5_000_000, 1], [LARGE], [LARGE // 2] * 4):
+        world.here.blobs.write("a/b", b"x")
+        pieces = [bytes([number % 251]) * size for number, size in enumerate(sizes)]
+        assert world.here.blobs.write_pieces("a/b", iter(pieces)) == sum(sizes)
+        assert world.there.blobs.read("a/b") == b"".join(pieces)
+    assert [name for name, _ in world.there.blobs.names("")] == ["a/b"]
+
+
+@contract(
+    breaks("writes what came", blobs=WritesWhatCame, error=AssertionError),
+    breaks("removes first", blobs=RemovesFirst, error=FileNotFoundError),
+    breaks("calls it unavailable", blobs=CallsItUnavailable, error=StoreUnavailable),
+)
+def check_pieces_that_break_off_leave_what_was_there(world: World) -> None:
+    world.here.blobs.write("old", b"x")
+    for size in (0, PIECE, 3 * LARGE):
+        for name in ("old", "new"):
+            with refused(Lost):
+                world.here.blobs.write_pieces(name, broken_off(size))
+        assert world.there.blobs.read("old") == b"x"
+        assert [name for name, _ in world.there.blobs.names("")] == ["old"]
+
+
+@contract(breaks("joins the pieces", blobs=JoinsPieces))
+def check_pieces_are_never_all_in_memory(world: World) -> None:
+    count = 8 * LARGE // PIECE
+    tracemalloc.start()
+    try:
+        assert world.here.blobs.write_pieces("a", (bytes(PIECE) for _ in range(count))) == count * PIECE
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < count * PIECE * 2 // 3
 
 
 @contract(breaks("writes halves", blobs=WritesHalves))
