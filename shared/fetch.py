@@ -73,7 +73,7 @@ class Order(msgspec.Struct, frozen=True):
     summoned: bool = False
     """Finishes what crashed and begins the launches that wait, and asks for nothing itself."""
     window: Window | None = None
-    """Exactly what to read; it moves no cursor."""
+    """Exactly what to read."""
     delivers: bool = False
     """Whoever asks waits until all is delivered, and says then how it went (`note_result`)."""
 
@@ -186,7 +186,8 @@ class Fetcher:
         if stream.rules.launched == "whole" and not order.summoned:
             ask_for_the_whole(stream, home, order.at)
         for launch in begin(stream, home):
-            yield Order(run_id=launch.run, window=launch.window, delivers=order.delivers)
+            window = launch.window if stream.rules.launched == "sent" else None
+            yield Order(full=True, run_id=launch.run, window=window, delivers=order.delivers)
 
     def open_run(self, order: Order, source: Source) -> Run:
         """A run over the window from the cursor, less the overlap, to the source's own clock, less the hold-back.
@@ -199,7 +200,7 @@ class Fetcher:
         start = stream.since if state.cursor is None else max(stream.since, state.cursor - stream.overlap)
         since = order.since or (stream.since if order.full else start)
         horizon = self.horizon(source)
-        whole = order.limit is None and since <= start and order.window is None
+        whole = order.limit is None and since <= start and not stream.rules.launched
         run = Run(
             id=order.run_id or new_run_id(stream.name, home.clock.now()),
             integration=stream.integration,

@@ -21,7 +21,7 @@ import msgspec
 from shared.accounting import Counts
 from shared.errors import ConfigError, MalformedEnvelope
 from shared.launches import Launch, launch_id
-from shared.ports import Home, Message, Run, Window, continuation_topic, lease_name
+from shared.ports import Home, Message, Run, continuation_topic, lease_name
 from shared.stream import Stream
 
 SUMMON_AGAIN: Final = timedelta(minutes=1)
@@ -47,13 +47,6 @@ class Look(msgspec.Struct, frozen=True):
     message: str = ""
     failed: bool = False
     counts: Counts | None = None
-
-
-class Begun(msgspec.Struct, frozen=True):
-    """What a run of a launch is told: its id and what it reads."""
-
-    run: str
-    window: Window
 
 
 def ask(home: Home, launch: Launch) -> Launch:
@@ -93,11 +86,11 @@ def ask_for_the_whole(stream: Stream, home: Home, at: datetime | None) -> None:
         home.launches.add(launch)
 
 
-def begin(stream: Stream, home: Home) -> Iterator[Begun]:
+def begin(stream: Stream, home: Home) -> Iterator[Launch]:
     """The launches that wait, oldest first, each to be read before the next one is asked for."""
     for launch in home.launches.waiting(stream.integration, stream.name):
         if home.runs.get(launch.run) is None:
-            yield Begun(launch.run, launch.window)
+            yield launch
         home.launches.note(msgspec.structs.replace(launch, state="begun"))
 
 
