@@ -15,6 +15,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any, Final
 
 import msgspec
@@ -22,7 +23,7 @@ import msgspec
 from infra.systems import Connection
 from shared.errors import ConfigError, StoreUnavailable, TransientError
 from shared.launches import Launch
-from shared.outcome import Absent, Answer, CannotAsk, Probe, delivered
+from shared.outcome import LETTERS, Absent, Answer, CannotAsk, Outcome, Probe, delivered
 from shared.ports import Change, Home
 
 BULK: Final = 1000
@@ -77,9 +78,13 @@ def file_of(home: Home, launch: Launch, style: Style) -> Iterator[bytes]:
 
 
 def _rows_of(home: Home, launch: Launch) -> Iterator[bytes]:
-    for batch in home.batches.of_run(launch.run):
-        if "d" in batch.outcomes:
-            yield "".join(row for _, row in _decode(home.blobs.read(part_of(launch, batch.id)))).encode()
+    """Batches that were committed together are one piece, by key: so the file has the order in which it was read."""
+    for _, together in groupby(home.batches.of_run(launch.run), lambda batch: batch.id.rsplit(".", 1)[0]):
+        rows: list[tuple[str, str]] = []
+        for batch in together:
+            if LETTERS[Outcome.DELIVERED] in batch.outcomes:
+                rows += _decode(home.blobs.read(part_of(launch, batch.id)))
+        yield "".join(row for _, row in sorted(rows)).encode()
 
 
 class Exports:
