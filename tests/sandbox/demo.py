@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -67,6 +70,7 @@ OVERLAY = {
     },
 }
 THERE, BACK, STAFF, ADS = OVERLAY
+SYNCS = "data_syncs"
 
 
 class Demo:
@@ -121,6 +125,61 @@ class Demo:
         run.wait()
         print(f"killed with {self.control('milvus', 'stats')['creates']} customers at the target", flush=True)
 
+    @contextmanager
+    def served(self) -> Iterator[str]:
+        """`waybill serve` on a free port; gives the address of its data-sync API."""
+        print("$ ./waybill serve --port 0 &", flush=True)
+        log = HOME / "serve.log"
+        with open(log, "wb") as output:
+            server = subprocess.Popen(
+                [ROOT / "waybill", "serve", "--port", "0"], env=self.environment, stdout=output, stderr=output
+            )
+        try:
+            deadline = time.monotonic() + 60
+            while (found := re.search(r"^listening on (\S+)$", log.read_text(), re.MULTILINE)) is None:
+                if server.poll() is not None or time.monotonic() > deadline:
+                    sys.exit(f"the demo stopped: {log.read_text()}")
+                time.sleep(0.05)
+            yield f"{found[1]}/api/data-sync"
+        finally:
+            server.terminate()
+            server.wait()
+
+    def send(self, url: str) -> None:
+        """Uploads a file and waits until its launch is over."""
+        made = subprocess.run(
+            [ROOT / "waybill", "token", "create", "customers_import", "--json"],
+            env=self.environment,
+            check=True,
+            capture_output=True,
+        )
+        login = ("api", json.loads(made.stdout)["token"])
+        print(f"$ curl -u api:$TOKEN -F file=@customers.csv {url}/import/customers_import", flush=True)
+        with open(HOME / "exports" / "customers.csv", "rb") as file:
+            answer = requests.post(f"{url}/import/customers_import", files={"file": file}, auth=login, timeout=60)
+        print(answer.text, flush=True)
+        answer.raise_for_status()
+        deadline = time.monotonic() + 60
+        while (launch := requests.get(f"{url}/customers_import", auth=login, timeout=60).json()["latest-launch"])[
+            "status"
+        ] != "finished":
+            if time.monotonic() > deadline:
+                sys.exit(f"the demo stopped: {launch}")
+            time.sleep(0.1)
+        print(f"$ curl -u api:$TOKEN {url}/customers_import\n{json.dumps(launch, indent=2)}", flush=True)
+
+    def compare(self, url: str) -> None:
+        """Downloads the export, and compares it with the file that was sent."""
+        print(f"$ curl -o export.csv {url}/export/customers_export", flush=True)
+        answer = requests.get(f"{url}/export/customers_export", timeout=60)
+        answer.raise_for_status()
+        with open(HOME / "exports" / "customers.csv", newline="") as file:
+            sent = [row for row in csv.reader(file) if row[0]]
+        exported = list(csv.reader(answer.content.decode().splitlines()))
+        print(f"{len(exported) - 1} customers came back", flush=True)
+        if sorted(exported) != sorted(sent):
+            sys.exit("the demo failed: what came back is not what was sent")
+
 
 def export_files(folder: Path) -> None:
     """What a shop sold in the last hours, as its CRM exports it: for GA4, and with people and clicks for the ads."""
@@ -133,6 +192,10 @@ def export_files(folder: Path) -> None:
             ["name", "client_id", "timestamp_micros", "params.transaction_id", "params.value", "params.currency"]
         )
         table.writerows(["purchase", f"{n % 40}.17", at, f"T{n}", f"{n % 90}.90", "BRL"] for at, n in sold)
+    with open(folder / "customers.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["id", "name", "email"])
+        table.writerows([n if n % 400 else "", f"Ana {n}", f"ana{n}@example.com"] for n in range(1_000))
     for part in range(2):
         with open(folder / f"conversions-{part}.csv", "w", newline="") as file:
             table = csv.writer(file)
@@ -186,6 +249,13 @@ def main() -> None:
         demo.control("data_manager", "mend", values=["T7", "T77", "T177", "T277"])
         waybill("replay", ADS, "--outcome", "rejected", "--reason", "mended at the destination", "--yes")
         waybill("run", ADS)
+        say(
+            "a file of 1,000 customers over the data-sync API, served on this machine; three of its rows cannot be used"
+        )
+        with demo.served() as url:
+            demo.send(url)
+            waybill("run", SYNCS, "--stream", "customers_export")
+            demo.compare(url)
         say("what could not travel, and why")
         waybill("failures", THERE)
         say("the proof: the present outcome of every record version ever fetched")
@@ -193,6 +263,7 @@ def main() -> None:
         waybill("audit", BACK)
         waybill("audit", STAFF)
         waybill("audit", ADS)
+        waybill("audit", SYNCS)
         milvus = demo.control("milvus", "stats")
         twice = len(milvus["repeated_documents"]) + len(milvus["repeated_subjects"])
         print(f"Milvus holds {milvus['clients']} clients and {milvus['tickets']} tickets, {twice} of them twice")
