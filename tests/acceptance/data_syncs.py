@@ -74,7 +74,7 @@ class Caller:
             launches = self.get(f"{data_sync}/latest-launches").json()
             return len(launches) >= count and all(each["status"] in ("finished", "cancelled") for each in launches)
 
-        wait_until(over, f"{count} launches of {data_sync} are finished")
+        wait_until(over, f"{count} launches of {data_sync} are finished", every=0.1)
         found: list[dict[str, Any]] = self.get(f"{data_sync}/latest-launches").json()
         return found
 
@@ -82,7 +82,8 @@ class Caller:
         """A CSV file, row by row, the header first; never all of it."""
         with self.get(path, stream=True) as answer:
             assert answer.status_code == 200, answer.text
-            answer.raw.decode_content = True
+            # Whoever reads it as text asks once more at its end.
+            answer.raw.auto_close = False
             yield from csv.reader(io.TextIOWrapper(answer.raw, encoding="utf8", newline=""))
 
 

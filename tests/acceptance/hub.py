@@ -46,13 +46,15 @@ class Done(NamedTuple):
         return found
 
 
-def wait_until(holds: Callable[[], object], what: str, during: subprocess.Popen[str] | None = None) -> None:
+def wait_until(
+    holds: Callable[[], object], what: str, during: subprocess.Popen[str] | None = None, every: float = 0.002
+) -> None:
     """Returns as soon as it holds; an AssertionError names what never came, or came no more since the command ended."""
     deadline = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < deadline, f"it never came: {what}"
         assert during is None or during.poll() is None, f"the command ended before: {what}"
-        time.sleep(0.002)
+        time.sleep(every)
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Document:
