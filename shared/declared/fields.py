@@ -26,8 +26,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from shared.declared import convert
-from shared.declared.faults import Fault, Faults, shown, unknown
-from shared.declared.paths import MISSING, Path, look, path_at, put
+from shared.declared.faults import Fault, Faults, Wrong, shown, unknown
+from shared.declared.paths import MISSING, Path, look, parse_path, path_at, put
 from shared.errors import RecordError
 
 
@@ -51,13 +51,20 @@ class FieldRule(
     constant: Any = msgspec.UNSET
 
 
-def compile_fields(fields: Mapping[str, str | FieldRule]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def compile_fields(
+    fields: Mapping[str, str | FieldRule], *, of_row: bool = False, as_row: bool = False
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """What the target is sent of a record. A dotted name on the left makes an object.
+
+    Columns are called what people like, with dots and blanks. `of_row`: the record is the row of a table, and the names
+    on the right are its columns, never paths. `as_row`: a row is made, whose columns are the names on the left; on the
+    right a name that the record has goes before the path that it could be.
 
     The function raises RecordError, which names the field and never quotes a value. Raises Faults.
     """
     faults: list[Fault] = []
-    steps = [_Step(*made) for name, rule in fields.items() if (made := _step(name, rule, faults)) is not None]
+    made = (_step(name, rule, faults, of_row=of_row, as_row=as_row) for name, rule in fields.items())
+    steps = [_Step(*step) for step in made if step is not None]
     places = sorted(step.place for step in steps)
     for outer, inner in pairwise(places):
         if inner[: len(outer)] == outer:
@@ -101,10 +108,16 @@ _DATED: Final[Mapping[str, Callable[[Any, tzinfo | None], Any]]] = {
 _EMPTY_IS_A_VALUE: Final = frozenset({"text", "list", "json"})
 
 
-def _step(name: str, rule: str | FieldRule, faults: list[Fault]) -> tuple[Path, Callable[[dict[str, Any]], Any]] | None:
+Look = Callable[[dict[str, Any]], Any]
+"""Finds a value in a record, MISSING where there is none."""
+
+
+def _step(
+    name: str, rule: str | FieldRule, faults: list[Fault], *, of_row: bool, as_row: bool
+) -> tuple[Path, Look] | None:
     before = len(faults)
     at = f"fields.{name}"
-    place = path_at(name, at, faults)
+    place = _column(name, at, faults) if as_row else path_at(name, at, faults)
     rule = FieldRule(from_=rule) if isinstance(rule, str) else rule
     if rule.constant is not msgspec.UNSET:
         beside = [each for each in _given(rule) if each != "constant"]
@@ -115,7 +128,12 @@ def _step(name: str, rule: str | FieldRule, faults: list[Fault]) -> tuple[Path, 
     if rule.from_ is None:
         faults.append(Fault(at, "neither from nor constant", "one of them", f"write {name}: PATH"))
         return None
-    path = path_at(rule.from_, f"{at}.from", faults)
+    if of_row:
+        look_at: Look = partial(_cell, column=_column(rule.from_, f"{at}.from", faults)[0])
+    elif as_row:
+        look_at = _by_name_or_path(rule.from_, f"{at}.from", faults)
+    else:
+        look_at = partial(look, path=path_at(rule.from_, f"{at}.from", faults))
     zone = _zone(rule.zone, f"{at}.zone", faults)
     if rule.as_ is not None and rule.as_ not in (*_PLAIN, *_DATED):
         faults.append(unknown("conversion", rule.as_, (*_PLAIN, *_DATED)).at(f"{at}.as"))
@@ -123,7 +141,27 @@ def _step(name: str, rule: str | FieldRule, faults: list[Fault]) -> tuple[Path, 
         cure = "remove zone, or add as"
         faults.append(Fault(f"{at}.zone", "a zone", f"one only with as: {', '.join(_DATED)}", cure))
     table = _table(rule.look_up, f"{at}.look_up.table", faults)
-    return None if len(faults) > before else (place, partial(_value, rule, path, table, _conversion(rule.as_, zone)))
+    return None if len(faults) > before else (place, partial(_value, rule, look_at, table, _conversion(rule.as_, zone)))
+
+
+def _column(name: str, at: str, faults: list[Fault]) -> Path:
+    if not name.strip():
+        faults.append(Fault(at, shown(name), "the name of a column", "write the name of a column"))
+    return (name,)
+
+
+def _cell(record: dict[str, Any], column: str) -> Any:
+    return record.get(column, MISSING)
+
+
+def _by_name_or_path(name: str, at: str, faults: list[Fault]) -> Look:
+    """A name that cannot be a path is one all the same."""
+    _column(name, at, faults)
+    try:
+        path = parse_path(name)
+    except Wrong:
+        path = (name,)
+    return lambda record: record[name] if name in record else look(record, path)
 
 
 def _given(rule: FieldRule) -> list[str]:
@@ -162,12 +200,12 @@ def _conversion(name: str | None, zone: tzinfo | None) -> Callable[[Any], Any] |
 
 def _value(
     rule: FieldRule,
-    path: Path,
+    look_at: Look,
     table: Mapping[str, Any],
     convert_it: Callable[[Any], Any] | None,
     record: dict[str, Any],
 ) -> Any:
-    value = look(record, path)
+    value = look_at(record)
     if (
         value is MISSING
         or value is None
