@@ -82,6 +82,7 @@ NO_TRANSACTION: Final = 169
 MAIL_IN_CLEAR: Final = 170
 LONG_USER_ID: Final = 171
 REFUSED_LATER: Final = 172
+NO_SUCH_CUSTOMER: Final = 180
 
 NUMBERS: Final[dict[int, ErrorNumber]] = {
     line.number: line
@@ -187,6 +188,12 @@ NUMBERS: Final[dict[int, ErrorNumber]] = {
         ErrorNumber(FAILED_LATER, "retriable", "the target failed after it had accepted it", "replay it"),
         ErrorNumber(
             REFUSED_LATER, "permanent", "the target refused what it had accepted", "mend the cause, then replay"
+        ),
+        ErrorNumber(
+            NO_SUCH_CUSTOMER,
+            "permanent",
+            "no customer, or more than one, has this value",
+            "import the customer or correct the value, then replay",
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""The hub's own store of customers and what belongs to them: a system like the outside ones (`infra/systems/store.py`),
+"""The hub's own store of customers and what belongs to them: a system like the outside ones (`infra/systems/store`),
 kept beside the books."""
 
 from __future__ import annotations
