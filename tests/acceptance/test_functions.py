@@ -22,6 +22,7 @@ DEPLOYED = {
     "milvus_to_ploomes": "customers",
     "okki_to_qeasy": "users",
     "tagless_crm": "ga4",
+    "data_syncs": "customers_export",
 }
 
 
@@ -46,6 +47,7 @@ def test_each_integration_runs_from_its_archive(make_hub: MakeHub, tmp_path: Pat
     ga4 = {"from": {"system": "files", "path": str(rows)}}
     hub.overlay({}, milvus_to_ploomes={}, okki_to_qeasy={}, tagless_crm={"streams": {"ga4": ga4}})
     home = EmbeddedHome(hub.home)
+    home.ports.objects.put("customers", {"7": {"name": "Ana"}}, home.ports.clock.now())
     source, sink = (Function(hub, target, name=name, root=archive) for target in ("source", "sink"))
     with source, sink:
         read = source.post(body={"stream": DEPLOYED[name]})
