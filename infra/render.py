@@ -245,8 +245,11 @@ def cleanup(document: dict[str, Any]) -> None:
             _print(Text(f"{name}: not cleaned up to the end: {done['error']['message']}", style="red"))
             _print(f"  what to do: {done['error']['cure']}")
             continue
-        removed = f"{done['archives']:,} archives, {done['closed_failures']:,} closed failures"
-        others = f"{done['confirmations']:,} confirmations and {done['monitoring']:,} monitoring rows"
+        removed = f"{done['archives']:,} archives, {done['uploads']:,} uploads, {done['exports']:,} exports"
+        others = (
+            f"{done['closed_failures']:,} closed failures, {done['confirmations']:,} confirmations and "
+            f"{done['monitoring']:,} monitoring rows"
+        )
         _print(f"{name}: removed {removed}, {others}")
 
 
