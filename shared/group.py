@@ -15,7 +15,7 @@ from shared.ledger import NOBODY_WINS, Cell, failed
 from shared.monitoring import failure_rows, monitored
 from shared.outcome import LETTERS, Outcome, Verdict
 from shared.ports import Batch, Closure, Failure, FailureQuery, Message, Page, Row, Run, RunKind, topic_of
-from shared.record import Record, join_envelope, lane_of, version_at
+from shared.record import Record, content_hash, join_envelope, lane_of, version_at
 from shared.stream import MESSAGE_BYTES
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Group:
         nameless = self.fetcher.nameless
         aged: list[tuple[Record, str]] = []
         if self.stream.rules.polled:
-            rows = [msgspec.structs.replace(row, version=version_at(self.run.started_at, row.origin)) for row in rows]
+            rows = [msgspec.structs.replace(row, version=self.version_of(row)) for row in rows]
         for row in rows:
             try:
                 if row.problem is not None:
@@ -133,6 +133,13 @@ class Group:
                     self.leave_out(record.origin or record.position, record.version, rule)
         self.rows += len(rows)
         self.after = page.after
+
+    def version_of(self, row: Row) -> str:
+        """Of a row whose source has no versions: the run's start, and what orders objects of one identity. That is a
+        number, or stands for a text that may name a person: versions are kept when whose they were is forgotten."""
+        if self.stream.rules.launched == "whole":
+            return version_at(self.run.started_at)
+        return version_at(self.run.started_at, row.origin if row.origin.isdecimal() else content_hash(row.origin)[:12])
 
     def leave_out(self, origin: str, version: str, rule: str) -> None:
         """A rule says that it does not travel, whoever it is: it stands in the books by its id at the source."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, Final
 
@@ -40,7 +40,7 @@ def open_sink(connection: Connection, write: str) -> Exports:
     """What is written is said by the launch, and `write` says nothing."""
     options = connection.options
     style = Style(str(options.get("delimiter") or ","), options.get("escape_formulas", True) is not False)
-    return Exports(connection.own_home(), connection.stream, style)
+    return Exports(connection.own_home, connection.stream, style)
 
 
 class Style(msgspec.Struct, frozen=True):
@@ -93,7 +93,7 @@ class Exports:
     system = "exports"
     bulk = BULK
 
-    def __init__(self, home: Home, stream: tuple[str, str], style: Style) -> None:
+    def __init__(self, home: Callable[[], Home], stream: tuple[str, str], style: Style) -> None:
         self._home = home
         self._stream = stream
         self._style = style
@@ -104,7 +104,7 @@ class Exports:
         """Raises ConfigError for a run that is no launch."""
         if self._launch is None or self._launch.run != run:
             number = run.rpartition("-")[2]
-            self._launch = self._home.launches.get(*self._stream, int(number)) if number.isdecimal() else None
+            self._launch = self._home().launches.get(*self._stream, int(number)) if number.isdecimal() else None
             if self._launch is None:
                 raise ConfigError(f"{run} is no launch, so that there is no file for it")
         self._batch = batch
@@ -124,14 +124,14 @@ class Exports:
             rows = dict(self._held(name))
             for change in changes:
                 rows[change.key] = self._style.line([text(change.content.get(column)) for column in columns])
-            self._home.blobs.write(name, msgspec.json.encode(list(rows.items())))
+            self._home().blobs.write(name, msgspec.json.encode(list(rows.items())))
         except StoreUnavailable as error:
             raise TransientError(f"the part was not stored: {error}") from error
         return [delivered()] * len(changes)
 
     def _held(self, name: str) -> list[tuple[str, str]]:
         try:
-            return _decode(self._home.blobs.read(name))
+            return _decode(self._home().blobs.read(name))
         except FileNotFoundError:
             return []
 

@@ -69,7 +69,7 @@ class Launcher(Process):
         launches = Guarded("launches", self.embedded.ports.launches, self.fuse)
         self.home = msgspec.structs.replace(self.home, launches=launches)
         if self.stream.rules.launched == "whole":
-            exports = Exports(self.home, (self.stream.integration, self.stream.name), Style())
+            exports = Exports(lambda: self.home, (self.stream.integration, self.stream.name), Style())
             self.guarded_sink = Guarded("sink", exports, self.fuse)
 
     def open_source(self) -> Any:
