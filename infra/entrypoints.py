@@ -27,6 +27,8 @@ from shared.stream import Stream
 if TYPE_CHECKING:
     from flask import Request
 
+    from infra.data_sync.api import DataSyncs
+
 SLICE_SECONDS = 480.0
 """A source function hands over after 8 minutes, well within the 10 that a push waits for its answer."""
 DELIVERY_SECONDS = 480.0
@@ -321,6 +323,7 @@ def _compact(instant: str) -> str:
 _making = threading.Lock()
 _hubs: dict[Path, Hub] = {}
 _handlers: dict[Path, Handlers] = {}
+_apis: dict[Path, DataSyncs] = {}
 
 
 def hub_of(functions: Path) -> Hub:
@@ -368,6 +371,24 @@ def operation_function(functions: Path, name: str) -> Callable[[Request], Any]:
         return _http(refused or Operations(hub_of(functions), notice_to()).carry_out(name, request.get_data()))
 
     return operation
+
+
+def data_sync_function(folder: Path) -> Callable[[Request], Any]:
+    """The data-sync API. Anybody may reach it: each data sync lets in whom it knows."""
+
+    def api(request: Request) -> Any:
+        return api_of(folder.parent).answer(request)
+
+    return api
+
+
+def api_of(functions: Path) -> DataSyncs:
+    """The data-sync API of an instance."""
+    from infra.data_sync.api import DataSyncs
+
+    hub = hub_of(functions)
+    with _making:
+        return _apis.setdefault(functions, _apis.get(functions) or DataSyncs(hub, notice_to()))
 
 
 def _unfit(request: Request) -> Reply | None:

@@ -9,7 +9,12 @@ from typing import Any, TextIO
 
 import msgspec
 
-_ERRORS = frozenset({"run_failed", "alert_raised", "connector_fell_over", "delivery_failed", "monitoring_lost"})
+_ERRORS = frozenset(
+    {
+        "run_failed", "alert_raised", "connector_fell_over", "delivery_failed", "monitoring_lost", "data_sync_failed",
+        "answer_broke_off",
+    }
+)  # fmt: skip
 _lock = threading.Lock()
 
 

@@ -15,7 +15,10 @@ from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
 from infra import environment
+from infra.data_sync.api import ROOT, DataSyncs
+from infra.data_sync.syncs import ids
 from infra.entrypoints import PUSH_BYTES, Handlers, Reply, problem
+from infra.listener import Handler
 from infra.local.schedule import next_after
 from infra.log import notice_to
 from infra.operations import Operations
@@ -30,12 +33,15 @@ TICK_SECONDS: Final = 0.5
 
 
 class Server:
-    """The HTTP functions under their paths."""
+    """The HTTP functions under their paths, and the data syncs below theirs."""
 
-    def __init__(self, hub: Hub, handlers: dict[str, Handlers], operations: Operations) -> None:
+    def __init__(
+        self, hub: Hub, handlers: dict[str, Handlers], operations: Operations, syncs: DataSyncs | None = None
+    ) -> None:
         self.hub = hub
         self.handlers = handlers
         self.operations = operations
+        self.syncs = syncs
         self._in_hand = 0
         self._changed = threading.Condition()
         self.paths = Map(
@@ -65,6 +71,8 @@ class Server:
         if self.hub.clock.stopping:
             return _response(problem(503, "stopping", "nothing new is begun"))(environ, start_response)
         request = Request(environ)
+        if self.syncs is not None and request.path.startswith(ROOT):
+            return self.syncs.answer(request)(environ, start_response)
         request.max_content_length = PUSH_BYTES
         try:
             endpoint, values = self.paths.bind_to_environ(environ).match()
@@ -82,6 +90,9 @@ class Server:
         lines = ["Waybill serves these functions, each by POST:"]
         lines += [f"  /functions/{name}/source\n  /functions/{name}/sink" for name in self.handlers]
         lines += [f"  /functions/operations/{name}" for name in self.operations.names()]
+        if self.syncs is not None:
+            lines += ["", "and these data syncs, as", f"  {ROOT}openapi.json", "describes them:"]
+            lines += [f"  {ROOT}{id}" for id in ids(self.hub)]
         return Response("\n".join([*lines, "", "Look around with ./waybill status", ""]), content_type="text/plain")
 
     def function(self, request: Request, integration: str, end: str) -> Response:
@@ -164,10 +175,10 @@ def serve(hub: Hub, host: str, port: int, note: Callable[[str], None]) -> None:
     names = ready_integrations(hub, note)
     handlers, consumers = handlers_of(hub, names, notice)
     operations = Operations(hub, notice)
-    functions = Server(hub, handlers, operations)
+    functions = Server(hub, handlers, operations, DataSyncs(hub, notice) if ids(hub) else None)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     try:
-        server = make_server(host, port, functions, threaded=True)
+        server = make_server(host, port, functions, threaded=True, request_handler=Handler)
     except (OSError, SystemExit) as error:
         raise ConfigError(f"port {port} of {host} is not free", cure="choose another one with --port") from error
     base = f"http://{host}:{server.server_port}"
