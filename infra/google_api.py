@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from infra.google_auth import VARIABLE, TokenRefused, Tokens
-from infra.http import Answer, Http
+from infra.http import Answer, Content, Http
 from infra.one_by_one import without_persons
 from infra.pace import Pace
 from infra.systems import Connection
@@ -105,7 +105,7 @@ class _Authorised(Http):
 
         self._session.auth = authorised
 
-    def _exchange(self, method: str, url: str, body: bytes | None, what: str, repeatable: bool) -> Answer:
+    def _exchange(self, method: str, url: str, body: Content | None, what: str, repeatable: bool) -> Answer:
         answer = super()._exchange(method, url, body, what, repeatable)
         if answer.status not in (401, 403, 429):
             return answer

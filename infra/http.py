@@ -13,14 +13,15 @@ Addresses in messages are redacted; bodies and headers never stand in one.
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from json import loads
 from ssl import SSLCertVerificationError
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import msgspec
@@ -43,6 +44,7 @@ from shared.ports import Clock
 from shared.retry import RetryPolicy
 
 BODY_LIMIT: Final = 64 * 1024 * 1024
+PIECE: Final = 1 << 16
 LONGEST_RETRY_AFTER: Final = 86_400.0
 POOL_SIZE: Final = 16
 
@@ -83,6 +85,46 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
             raise ProtocolError(f"an answer {self.status} of {len(self.body)} bytes is not JSON") from error
 
 
+class Content(msgspec.Struct, frozen=True):
+    """A body that is no JSON, and its media type."""
+
+    kind: str
+    data: bytes
+
+
+class Download(io.RawIOBase):
+    """The body of an answer as it comes, never whole in memory. `head` is the answer without it; of an answer that is
+    no success it is the whole one, and nothing is left to read. Reads raise TransientError where it breaks off."""
+
+    def __init__(self, head: Answer, response: requests.Response | None = None, what: str = "") -> None:
+        self.head = head
+        self._response = response
+        self._what = what
+        self._piece = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._piece and self._response is not None:
+            try:
+                self._piece = memoryview(self._response.raw.read1(PIECE, decode_content=True))
+            except (requests.RequestException, of_urllib3.HTTPError) as error:
+                raise translated(error, True, self._what) from error
+        size = min(len(buffer), len(self._piece))
+        buffer[:size] = self._piece[:size]
+        self._piece = self._piece[size:]
+        return size
+
+    def close(self) -> None:
+        if self._response is not None:
+            self._response.close()
+        super().close()
+
+
+A = TypeVar("A", Answer, Download)
+
+
 class Http:
     """A client of one system. `timeout` is (to connect, between two bytes) in seconds. Threads may share it."""
 
@@ -119,6 +161,7 @@ class Http:
         *,
         params: Mapping[str, str | int] | None = None,
         json: Any = None,
+        content: Content | None = None,
         repeatable: bool,
     ) -> Answer:
         """The answer, after as many tries as the policy allows and harmlessness permits.
@@ -130,19 +173,38 @@ class Http:
         if params:
             url += "?" + urlencode(params, quote_via=quote, safe=_SAFE_IN_QUERY)
         what = f"{method} {redact(url, self._secrets)}"
-        body = None if json is None else _encode(json)
+        body = content if json is None else Content("application/json", _encode(json))
+
+        def judged() -> tuple[Answer, WaybillError | None]:
+            answer = self._exchange(method, url, body, what, repeatable)
+            return answer, failure_of(answer, repeatable, what, self._clock.now())
+
+        return self._tried(judged)
+
+    def download(self, path: str) -> Download:
+        """As a repeatable GET, but the body of a success is left to be read. To be closed by the caller."""
+        url = self.base_url + path
+        what = f"GET {redact(url, self._secrets)}"
+
+        def judged() -> tuple[Download, WaybillError | None]:
+            download = self._begun(url, what)
+            return download, failure_of(download.head, True, what, self._clock.now())
+
+        return self._tried(judged)
+
+    def _tried(self, judged: Callable[[], tuple[A, WaybillError | None]]) -> A:
+        """What is given without an error, by as many tries as the policy allows."""
         attempt = 0
         while True:
             attempt += 1
             self.pace.acquire()
             error: WaybillError | None
             try:
-                answer = self._exchange(method, url, body, what, repeatable)
-                error = failure_of(answer, repeatable, what, self._clock.now())
+                given, error = judged()
             except TransientError as lost:
                 error = lost
             if error is None:
-                return answer
+                return given
             if not isinstance(error, TransientError):
                 raise error
             wait = self._retry.next_wait(attempt, error.after, self._clock.random)
@@ -162,29 +224,44 @@ class Http:
     def close(self) -> None:
         self._session.close()
 
-    def _exchange(self, method: str, url: str, body: bytes | None, what: str, repeatable: bool) -> Answer:
-        headers = None if body is None else {"Content-Type": "application/json"}
+    def _exchange(self, method: str, url: str, body: Content | None, what: str, repeatable: bool) -> Answer:
         try:
-            with self._session.request(
-                method, url, data=body, headers=headers, timeout=self._timeout, allow_redirects=False, stream=True
-            ) as response:
-                answer = Answer(
-                    response.status_code,
-                    self._body_of(response),
-                    {name.lower(): value for name, value in response.headers.items()},
-                )
+            with self._sent(method, url, body) as response:
+                answer = Answer(response.status_code, self._body_of(response), _fields(response))
         except (requests.RequestException, of_urllib3.HTTPError) as error:
             raise translated(error, repeatable, what) from error
+        self._note_date(answer)
+        return answer
+
+    def _begun(self, url: str, what: str) -> Download:
+        try:
+            response = self._sent("GET", url, None)
+            if 200 <= response.status_code < 300:
+                found = Download(Answer(response.status_code, b"", _fields(response)), response, what)
+            else:
+                with response:
+                    found = Download(Answer(response.status_code, self._body_of(response), _fields(response)))
+        except (requests.RequestException, of_urllib3.HTTPError) as error:
+            raise translated(error, True, what) from error
+        self._note_date(found.head)
+        return found
+
+    def _sent(self, method: str, url: str, body: Content | None) -> requests.Response:
+        headers, data = (None, None) if body is None else ({"Content-Type": body.kind}, body.data)
+        return self._session.request(
+            method, url, data=data, headers=headers, timeout=self._timeout, allow_redirects=False, stream=True
+        )
+
+    def _note_date(self, answer: Answer) -> None:
         date = http_date(answer.headers.get("date", ""))
         if date is not None:
             self._date = (date, self._clock.monotonic())
-        return answer
 
     def _body_of(self, response: requests.Response) -> bytes:
         latest = self._clock.monotonic() + 10 * self._timeout[1]
         parts: list[bytes] = []
         size = 0
-        for part in response.iter_content(1 << 16):
+        for part in response.iter_content(PIECE):
             parts.append(part)
             size += len(part)
             if size > BODY_LIMIT:
@@ -193,6 +270,10 @@ class Http:
             if self._clock.monotonic() > latest:
                 raise of_requests.ReadTimeout("the answer does not end")
         return b"".join(parts)
+
+
+def _fields(response: requests.Response) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}
 
 
 def failure_of(answer: Answer, repeatable: bool, what: str, now: datetime) -> WaybillError | None:
