@@ -340,6 +340,9 @@ class Delivery:
             else:
                 target_id = verdict.target_id or item.change.target_id
                 changed = applied(record, fingerprint, cell, target_id, run, now, item.shown, item.shown_version)
+            if changed is not None and self.confirms_later:
+                # An earlier request says nothing of this version, even where nobody knows which one carried it.
+                changed = msgspec.structs.replace(changed, target_id=verdict.target_id)
         elif outcome is Outcome.UNCHANGED and cell is not None and self.is_news(record, cell):
             changed = msgspec.structs.replace(
                 applied(record, fingerprint or cell.hash, cell, cell.target_id, run, cell.at or now),

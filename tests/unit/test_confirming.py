@@ -47,6 +47,7 @@ class Desk:
     usual: Callable[[str], Said] = lambda request: Confirmation(request, "confirmed")
     asked: list[str] = field(default_factory=list)
     closed: int = 0
+    names_no_request: bool = False
 
     def sent(self, key: str) -> int:
         return sum(keys.count(key) for keys in self.requests.values())
@@ -69,8 +70,9 @@ class LaterSink(FakeSink):
 
     def write(self, changes: Sequence[Change]) -> Sequence[Answer | None]:
         answers = super().write(changes)
-        request = f"q{len(self.desk.requests) + 1}"
-        self.desk.requests[request] = [change.key for change in changes]
+        request = "" if self.desk.names_no_request else f"q{len(self.desk.requests) + 1}"
+        if request:
+            self.desk.requests[request] = [change.key for change in changes]
         good = (isinstance(each, Verdict) and each.outcome is Outcome.DELIVERED for each in answers)
         return [delivered(request) if right else each for right, each in zip(good, answers, strict=True)]
 
@@ -378,6 +380,23 @@ def test_until_then_no_run_sends_them_again(make: Make) -> None:
     process.run()
     assert later.desk.sent("K1") == 2
     assert outcomes(process) == {"rejected": 4, "superseded": 1, "delivered": 1}
+
+
+def test_what_was_sent_since_under_no_request_is_not_taken_back_with_an_older_one(make: Make) -> None:
+    """A target may accept, and not always say as what."""
+    later = make(2)
+    process = later.ran()
+    later.desk.names_no_request = True
+    later.world.shelf.put(1, 3600 + HALF_AN_HOUR - 100, key="K1", name="changed")
+    process.run()
+    (batch,) = [each for each in process.batches() if len(each.keys) == 1]
+    assert process.home.ledger.cells("shop", "things", ["K1"])["K1"].target_id == ""
+    assert pending(process) == (1, 2)
+    later.desk.fail(NO_CONSENT=0)
+    swept(process)
+    assert [failure.key for failure in process.failures()] == ["K2"]
+    assert outcomes(process) == {"rejected": 1, "delivered": 2}
+    assert batch.present == "d"
 
 
 def test_what_is_asked_twice_of_a_failed_request_changes_nothing_more(make: Make) -> None:
