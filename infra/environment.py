@@ -32,6 +32,8 @@ class SystemVariables(msgspec.Struct, frozen=True):
     """What the vendor allows an account, 0 where it says nothing."""
     optional: tuple[str, ...] = ()
     """Handed on where they are set, and never missing."""
+    family: str = ""
+    """How further ones begin that are handed on where they are set, and named by whoever needs them."""
 
 
 _GOOGLE: Final = ("GOOGLE_OAUTH_ACCESS_TOKEN",)
@@ -48,7 +50,8 @@ SYSTEM_VARIABLES: Final[Mapping[str, SystemVariables]] = {
         calls_per_minute=60,
         optional=("QEASY_SCHEME",),
     ),
-    "prisma": SystemVariables("PRISMA_URL", None, ("PRISMA_TOKEN",)),
+    # A data sync has a token of its own, or none.
+    "prisma": SystemVariables("PRISMA_URL", None, optional=("PRISMA_TOKEN",), family="PRISMA_TOKEN_"),
     # An app stream has no measurement id.
     "ga4": SystemVariables(
         "GA4_URL", "https://www.google-analytics.com", ("GA4_API_SECRET",), optional=("GA4_MEASUREMENT_ID",)
@@ -113,7 +116,8 @@ def system_settings(system: str, environ: Mapping[str, str]) -> SystemSettings:
             messages.append(f"{variables.url_variable} {fault}")
             cures.append(f"export {variables.url_variable}={variables.default_url or 'https://<host>'}")
         raise ConfigError(f"{system}: {'; '.join(messages)}", cure="; ".join(cures))
-    names = (*variables.secrets, *(name for name in variables.optional if _value(name, environ)))
+    relatives = sorted(name for name in environ if variables.family and name.startswith(variables.family))
+    names = (*variables.secrets, *(name for name in (*variables.optional, *relatives) if _value(name, environ)))
     return SystemSettings(url.rstrip("/"), {name: _value(name, environ) for name in names})
 
 

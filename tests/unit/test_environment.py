@@ -129,11 +129,20 @@ def test_everything_missing_is_named_at_once_with_its_cure() -> None:
 
 
 def test_a_system_without_a_public_address_needs_its_url() -> None:
-    with pytest.raises(ConfigError, match="missing: PRISMA_URL, PRISMA_TOKEN"):
+    with pytest.raises(ConfigError, match=r"missing: PRISMA_URL$"):
         system_settings("prisma", {})
     with pytest.raises(ConfigError) as refused:
         system_settings("prisma", {"PRISMA_TOKEN": "t", "PRISMA_URL": "https://bank.example.com/api"})
     assert refused.value.cure == "export PRISMA_URL=https://<host>"
+
+
+def test_a_data_sync_has_a_token_of_its_own_or_none() -> None:
+    url = {"PRISMA_URL": "https://bank.example.com"}
+    assert system_settings("prisma", url).secrets == {}
+    tokens = {"PRISMA_TOKEN": "a", "PRISMA_TOKEN_CUSTOMERS": " b\n", "PRISMA_TOKEN_RESULTS": " "}
+    found = system_settings("prisma", url | tokens | {"PRISMA_TOKENS": "c", "QEASY_TOKEN_X": "d"})
+    assert found.secrets == {"PRISMA_TOKEN": "a", "PRISMA_TOKEN_CUSTOMERS": "b"}
+    assert system_settings("milvus", MILVUS | tokens).secrets == MILVUS
 
 
 def test_an_unknown_system_is_refused_with_the_nearest() -> None:
@@ -153,8 +162,8 @@ def test_secrets_are_not_shown() -> None:
 
 def test_missing_secrets_are_listed_over_all_systems_once() -> None:
     systems = ["ploomes", "milvus", "prisma", "milvus", "ploomes", "tests.bench.sink", "files"]
-    assert missing_secrets(systems, {}) == ["PLOOMES_USER_KEY", "MILVUS_TOKEN", "PRISMA_URL", "PRISMA_TOKEN"]
-    assert missing_secrets(systems, MILVUS | {"PRISMA_URL": "https://x"}) == ["PLOOMES_USER_KEY", "PRISMA_TOKEN"]
+    assert missing_secrets(systems, {}) == ["PLOOMES_USER_KEY", "MILVUS_TOKEN", "PRISMA_URL"]
+    assert missing_secrets(systems, MILVUS | {"PRISMA_URL": "https://x"}) == ["PLOOMES_USER_KEY"]
 
 
 def test_the_state_has_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
