@@ -13,10 +13,12 @@ from typing import Any
 
 import requests
 
+from infra import replaying
 from infra.clock import SystemClock
 from infra.log import silent
 from infra.operations import Operations
 from infra.wiring import Hub as Wiring
+from shared.ports import FailureQuery
 from tests.acceptance.hub import ROOT, Done, Hub
 from tests.acceptance.servers import Serve
 from tests.loopback import LOST, Loopback, Reply, Request, reply
@@ -112,6 +114,12 @@ class Client(Hub):
             assert answer.status == 200, answer
             found: Row = answer.body["integrations"][name]
             return found
+
+    def replayed(self, name: str, later: timedelta = 2 * HALF_AN_HOUR) -> Row:
+        """After a sweep that came later, so that nothing failed after now."""
+        query = FailureQuery(name)
+        with self.inside(later) as wiring:
+            return replaying.carry_out(wiring, query, "the mapping is mended", replaying.plan(wiring, query))
 
     def pending(self, name: str, stream: str) -> tuple[int, int]:
         """Requests that nobody has confirmed yet, and their records."""

@@ -26,11 +26,15 @@ Row = dict[str, Any]
 
 
 class Prisma:
-    """`instead` gives the next replies of a call, by its last part (`latest-launches`, `download`, `import`, `delete`,
-    `export`), before those that it would give by itself."""
+    """`instead` gives the next replies of a call, by its last part (`latest-launches`, `launch`, `download`, `import`,
+    `delete`, `export`), before those that it would give by itself."""
 
     def __init__(self, first: int = FIRST) -> None:
         self.next = first
+        self.most: int | None = None
+        """How many launches are among the latest."""
+        self.tells_each = True
+        """Whether a launch can be asked for by its number, of which the vendor says nothing."""
         self.launches: list[Row] = []
         self.files: dict[int, bytes] = {}
         self.instead: dict[str, list[Reply | Callable[[], Reply]]] = {}
@@ -42,6 +46,7 @@ class Prisma:
         parts = request.target.split("/")[1:]
         assert parts[:2] == ["api", "data-sync"] and SYNC in parts
         what = next(part for part in reversed(parts) if part != SYNC and not part.isdigit())
+        what = "launch" if what == "data-sync" else what
         self.asked.append(what)
         if what in ("import", "delete"):
             self.uploads.append(self._file(request))
@@ -50,7 +55,10 @@ class Prisma:
             return instead() if callable(instead) else instead
         if what == "latest-launches":
             assert "json" in request.headers["content-type"] and request.headers["accept"] == "application/json"
-            return listed(self.launches)
+            return listed(self.launches[: self.most])
+        if what == "launch":
+            found = [each for each in self.launches if each["id"] == int(parts[3])] if self.tells_each else []
+            return reply(200, msgspec.json.encode(found[0])) if found else reply(404)
         if what in ("import", "delete"):
             self.launch(status="scheduled", file=self.uploads[-1][1])
             return reply(200, b"File queued", {"Content-Type": "text/plain"})

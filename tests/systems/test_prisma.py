@@ -388,11 +388,38 @@ def test_a_launch_tells_what_became_of_its_file(launch: Row, found: Confirmation
         assert sink.confirm(NUMBER) == found
 
 
-def test_a_launch_that_is_not_listed_any_more_is_gone() -> None:
+def test_a_launch_that_is_not_listed_any_more_is_asked_for_by_its_number() -> None:
+    prisma = Prisma()
+    prisma.most = 2
+    numbers = [str(prisma.launch(message=message)) for message in ("", WORDS, "", "")]
+    with sink_of(prisma) as (_, sink):
+        assert [sink.confirm(each).state for each in numbers] == ["confirmed", "failed", "confirmed", "confirmed"]
+    assert prisma.asked == ["latest-launches", "launch", "launch"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        reply(404),
+        reply(405),
+        reply(200, b"<html>"),
+        reply(200, b'{"name": "Members", "status": "enabled"}'),
+        reply(200, b'{"id": 7, "status": "finished"}'),
+    ],
+)
+def test_one_of_which_prisma_tells_nothing_more_is_gone(given: Reply) -> None:
     prisma = Prisma()
     prisma.launches = [{"id": FIRST + 1, "status": "finished"}]
+    prisma.instead["launch"] = [given]
     with sink_of(prisma) as (_, sink):
         assert sink.confirm(NUMBER) == Confirmation(NUMBER, "gone")
+
+
+def test_so_is_the_request_of_another_target_that_the_stream_had_before() -> None:
+    prisma = Prisma()
+    with sink_of(prisma) as (_, sink):
+        assert sink.confirm("jobs/7") == Confirmation("jobs/7", "gone")
+    assert prisma.asked == []
 
 
 def test_many_launches_that_have_ended_are_asked_for_by_one_call_and_others_each_time() -> None:

@@ -40,6 +40,7 @@ class Launch(msgspec.Struct, frozen=True, rename="kebab"):
 
 
 _decode: Final = msgspec.json.Decoder(list[Launch], strict=False).decode
+_decode_one: Final = msgspec.json.Decoder(Launch, strict=False).decode
 
 
 class Api:
@@ -70,6 +71,16 @@ class Api:
         except (msgspec.DecodeError, UnicodeDecodeError):
             pass
         raise ProtocolError(f"the launches of a data sync were answered {answer.status} without one, in JSON")
+
+    def launch(self, number: int) -> Launch | None:
+        """One that is not among the latest, None where the server does not tell: ours does, the vendor's documentation
+        says nothing of it. Raises as `Http.request`."""
+        answer = self._states.request("GET", f"/api/data-sync/{self._id}/{number}", repeatable=True)
+        try:
+            found = _decode_one(answer.body) if answer.status == 200 else None
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        return found if found is not None and found.id == number else None
 
     def upload(self, csv: bytes, endpoint: str) -> Answer:
         """Queues a file. Raises as `Http.request`; a repeat does no more than the first one."""

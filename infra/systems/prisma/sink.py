@@ -63,7 +63,8 @@ class Imports:
             raise ConfigError(f"`endpoint` is {self._endpoint}", cure="leave it out, or write delete for a deletion")
         self.bulk = self.rows_per_call = max(1, connection.page_size)
         self._clock = connection.clock
-        self._ended: dict[str, Launch] = {}
+        self._ended: dict[int, Launch] = {}
+        self._oldest = 0
         # Whoever delivers tries again.
         self._api = Api(connection, msgspec.structs.replace(connection.retry, attempts=1))
 
@@ -86,11 +87,17 @@ class Imports:
 
     def confirm(self, request: str) -> Confirmation:
         """What became of a launch. Raises as `Http.request`, and ProtocolError for an odd answer."""
-        if request not in self._ended:
-            told = {str(launch.id): launch for launch in self._api.launches()}
-            self._ended |= {number: launch for number, launch in told.items() if has_ended(launch)}
-            return confirmation(request, told.get(request))
-        return confirmation(request, self._ended[request])
+        if not request.isdecimal():
+            # Of a target that the stream had before.
+            return confirmation(request, None)
+        number = int(request)
+        launch = self._ended.get(number)
+        if launch is None and number >= self._oldest:
+            told = {launch.id: launch for launch in self._api.launches()}
+            self._oldest = min(told, default=0)
+            self._ended |= {each: launch for each, launch in told.items() if has_ended(launch)}
+            launch = told.get(number)
+        return confirmation(request, launch or self._api.launch(number))
 
     def close(self) -> None:
         self._api.close()
