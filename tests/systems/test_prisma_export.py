@@ -83,6 +83,13 @@ def test_the_latest_launch_that_went_well_is_read() -> None:
     assert prisma.asked == ["latest-launches", "download"]
 
 
+@pytest.mark.parametrize(("message", "rows"), [("3 of 9 rows were refused", 2), ("9 of 9 rows were refused", 1)])
+def test_one_that_lacks_some_rows_went_well_and_one_that_lacks_all_did_not(message: str, rows: int) -> None:
+    prisma = exporting(table(1))
+    prisma.launch(message=message, file=table(2))
+    assert len(rows_of(prisma)) == rows
+
+
 def test_a_past_launch_is_read_by_its_number_and_nobody_is_asked_for_the_latest() -> None:
     prisma = exporting(table(1), table(2), table(3))
     assert len(rows_of(prisma, launch=FIRST + 1000)) == 2

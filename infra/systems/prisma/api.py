@@ -34,10 +34,6 @@ class Launch(msgspec.Struct, frozen=True, rename="kebab"):
     status: str
     status_message: str | None = None
 
-    @property
-    def succeeded(self) -> bool:
-        return self.status == "finished" and not self.status_message
-
 
 _decode: Final = msgspec.json.Decoder(list[Launch], strict=False).decode
 _decode_one: Final = msgspec.json.Decoder(Launch, strict=False).decode

@@ -26,6 +26,7 @@ from infra.http import Download
 from infra.systems import Connection
 from infra.systems.files.options import formats_of
 from infra.systems.prisma.api import Api
+from infra.systems.prisma.status import has_file
 from shared.errors import ConfigError, GuardTripped, ProtocolError, RecordError, TransientError
 from shared.ports import Page, Row, Window
 from shared.record import content_hash, version_at
@@ -99,7 +100,7 @@ class Export:
 
     def _latest(self) -> int:
         try:
-            return max((launch.id for launch in self._api.launches() if launch.succeeded), default=0)
+            return max((launch.id for launch in self._api.launches() if has_file(launch)), default=0)
         except ProtocolError:
             return 0
 

@@ -23,6 +23,12 @@ def has_ended(launch: Launch) -> bool:
     return launch.status in ("finished", "cancelled")
 
 
+def has_file(launch: Launch) -> bool:
+    """Whether an export produced a file, be it without some rows."""
+    message = launch.status_message or ""
+    return launch.status == "finished" and (not message or _some_of(message) is not None)
+
+
 def confirmation(request: str, launch: Launch | None) -> Confirmation:
     """Of a launch that Prisma lists no more, nobody will ever say. Whoever was cancelled may go again."""
     if launch is None:
@@ -35,7 +41,13 @@ def confirmation(request: str, launch: Launch | None) -> Confirmation:
         return Confirmation(request, "pending")
     if not message:
         return Confirmation(request, "confirmed")
-    some = _SOME.fullmatch(message.strip())
-    if some is not None and int(some[1]) < int(some[2]):
-        return Confirmation(request, "partial", int(some[2]), {ROWS_REFUSED: int(some[1])})
+    some = _some_of(message)
+    if some is not None:
+        return Confirmation(request, "partial", some[1], {ROWS_REFUSED: some[0]})
     return Confirmation(request, "failed", refused={without_persons(message): 0})
+
+
+def _some_of(message: str) -> tuple[int, int] | None:
+    """How many rows of how many a message counts, None where it is about something else, or about all of them."""
+    found = _SOME.fullmatch(message.strip())
+    return (int(found[1]), int(found[2])) if found is not None and int(found[1]) < int(found[2]) else None
