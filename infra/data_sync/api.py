@@ -22,7 +22,7 @@ from infra.data_sync.download import content_of, last_produced
 from infra.data_sync.formats import CSV, EDN, JSON, encoded, negotiated
 from infra.data_sync.openapi import document
 from infra.data_sync.results import as_csv, as_json, results_of
-from infra.data_sync.status import is_enabled, latest_launches, launch_document, status_of
+from infra.data_sync.status import Statuses, is_enabled
 from infra.data_sync.syncs import Sync, find_sync
 from infra.data_sync.uploading import receive
 from infra.wiring import Hub
@@ -75,6 +75,7 @@ class DataSyncs:
         self.hub = hub
         self.notice = notice
         self.patience = patience or Patience()
+        self.statuses = Statuses()
         self._known: dict[str, Sync] = {}
 
     def answer(self, request: Request) -> Response:
@@ -208,10 +209,10 @@ class DataSyncs:
             raise ConnectionAbortedError("the rest of the answer cannot be read") from error
 
     def status(self, call: Call) -> Response:
-        return _answer(call, status_of(self.hub.home, call.sync))
+        return _answer(call, self.statuses.of(self.hub.home, call.sync))
 
     def latest(self, call: Call) -> Response:
-        return _answer(call, latest_launches(self.hub.home, call.sync))
+        return _answer(call, self.statuses.latest(self.hub.home, call.sync))
 
     def cancel(self, call: Call) -> Response:
         try:
@@ -220,7 +221,7 @@ class DataSyncs:
             raise Refused(409, "another launch of this data sync is being read: try again when it is done") from None
         except ConfigError as error:
             raise Refused(409, str(error)) from None
-        return _answer(call, launch_document(self.hub.home, launch))
+        return _answer(call, self.statuses.launch(self.hub.home, launch))
 
 
 def _format(request: Request, offers: tuple[str, ...]) -> str:

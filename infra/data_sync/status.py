@@ -11,38 +11,51 @@ from shared.launches import Launch
 from shared.launching import look
 from shared.ports import Home
 
-LATEST: Final = 20
+LATEST: Final = 100
 """Launches that are listed."""
+REMEMBERED: Final = 2000
 
 
 def is_enabled(home: Home, sync: Sync) -> bool:
     return sync.config.enabled and not home.schedule.paused(sync.integration)
 
 
-def status_of(home: Home, sync: Sync) -> dict[str, Any]:
-    enabled = is_enabled(home, sync)
-    document: dict[str, Any] = {"name": sync.title, "status": "enabled" if enabled else "disabled"}
-    for launch in home.launches.recent(sync.integration, sync.id, 1):
-        document["latest-launch"] = launch_document(home, launch)
-    if enabled and (next_run := home.schedule.next_run(sync.integration, sync.id, sync.config.schedule)) is not None:
-        document["next-launch"] = stamp(next_run)
-    return document
+class Statuses:
+    """How data syncs stand. A launch that is over stays as it is, so that its run is looked at once."""
 
+    def __init__(self) -> None:
+        self._over: dict[tuple[str, str, int], dict[str, Any]] = {}
 
-def latest_launches(home: Home, sync: Sync) -> list[dict[str, Any]]:
-    """Newest first."""
-    return [launch_document(home, launch) for launch in home.launches.recent(sync.integration, sync.id, LATEST)]
+    def of(self, home: Home, sync: Sync) -> dict[str, Any]:
+        enabled = is_enabled(home, sync)
+        document: dict[str, Any] = {"name": sync.title, "status": "enabled" if enabled else "disabled"}
+        for launch in home.launches.recent(sync.integration, sync.id, 1):
+            document["latest-launch"] = self.launch(home, launch)
+        schedule = sync.config.schedule
+        if enabled and (next_run := home.schedule.next_run(sync.integration, sync.id, schedule)) is not None:
+            document["next-launch"] = stamp(next_run)
+        return document
 
+    def latest(self, home: Home, sync: Sync) -> list[dict[str, Any]]:
+        """Newest first."""
+        return [self.launch(home, launch) for launch in home.launches.recent(sync.integration, sync.id, LATEST)]
 
-def launch_document(home: Home, launch: Launch) -> dict[str, Any]:
-    seen = look(home, launch)
-    document: dict[str, Any] = {
-        "id": launch.id,
-        "status": seen.status,
-        "scheduled-time": stamp(launch.scheduled_at),
-    }
-    if seen.started_at is not None:
-        document["started-at"] = stamp(seen.started_at)
-    if seen.message:
-        document["status-message"] = seen.message
-    return document
+    def launch(self, home: Home, launch: Launch) -> dict[str, Any]:
+        name = launch.integration, launch.stream, launch.id
+        if name in self._over:
+            return self._over[name]
+        seen = look(home, launch)
+        document: dict[str, Any] = {
+            "id": launch.id,
+            "status": seen.status,
+            "scheduled-time": stamp(launch.scheduled_at),
+        }
+        if seen.started_at is not None:
+            document["started-at"] = stamp(seen.started_at)
+        if seen.message:
+            document["status-message"] = seen.message
+        if seen.status in ("finished", "cancelled"):
+            if len(self._over) >= REMEMBERED:
+                self._over.clear()
+            self._over[name] = document
+        return document
