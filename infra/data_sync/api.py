@@ -1,8 +1,8 @@
 """The data-sync API: what is at which path, who may call it, and what is answered.
 
 An existing client of Prisma Campaigns' API works against this one: paths, status codes 200, 403, 404 and 500, keys and
-their order are theirs. Ours are the paths `delete/ID`, `ID/LAUNCH_ID/result`, `DELETE ID/LAUNCH_ID` and `openapi.json`,
-and the codes 400, 405, 408, 409, 413, 415 and 503.
+their order are theirs. Ours are the paths `delete/ID`, `ID/LAUNCH_ID`, `ID/LAUNCH_ID/result` and `openapi.json`, and
+the codes 400, 405, 408, 409, 413, 415 and 503.
 
 A sync that nobody knows is told to be unknown before anybody is asked for a token.
 """
@@ -62,10 +62,13 @@ class Path(NamedTuple):
     types: tuple[str, ...] = ("import", "export", "delete")
     """Of data syncs that are found there."""
     what: str = ""
+    removal: Callable[[Call], Response] | None = None
+    """What DELETE does there, if anything."""
 
     @property
     def allowed(self) -> str:
-        return "GET, HEAD" if self.method == "GET" else self.method
+        methods = "GET, HEAD" if self.method == "GET" else self.method
+        return methods if self.removal is None else f"{methods}, DELETE"
 
 
 class DataSyncs:
@@ -103,11 +106,12 @@ class DataSyncs:
     def answer_at(self, path: Path, request: Request, body: Body) -> Response:
         if request.method not in path.allowed.split(", "):
             raise Refused(405, f"here is only {path.allowed}", allow=path.allowed)
-        if path.work is None:
+        work = path.removal if request.method == "DELETE" else path.work
+        if work is None:
             return whole(encoded(document(), JSON), JSON)
         sync = self.sync(path)
         self.let_in(sync, request)
-        return path.work(Call(request, body, sync, path.launch))
+        return work(Call(request, body, sync, path.launch))
 
     def path(self, text: str) -> Path:
         """Raises Refused for a path that means nothing."""
@@ -125,7 +129,7 @@ class DataSyncs:
             case [id, "latest-launches"] if id:
                 return Path("GET", self.latest, id)
             case [id, launch] if id and _LAUNCH.fullmatch(launch):
-                return Path("DELETE", self.cancel, id, int(launch))
+                return Path("GET", self.one, id, int(launch), removal=self.cancel)
             case [id, launch, "download"] if id and _LAUNCH.fullmatch(launch):
                 return Path("GET", self.download, id, int(launch), what="export")
             case [id, launch, "result"] if id and _LAUNCH.fullmatch(launch):
@@ -213,6 +217,9 @@ class DataSyncs:
 
     def latest(self, call: Call) -> Response:
         return _answer(call, self.statuses.latest(self.hub.home, call.sync))
+
+    def one(self, call: Call) -> Response:
+        return _answer(call, launch_document(self.hub.home, self.launch(call)))
 
     def cancel(self, call: Call) -> Response:
         try:

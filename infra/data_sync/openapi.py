@@ -107,6 +107,7 @@ def document() -> Document:
             },
             f"{base}/{{id}}/{{launch_id}}": {
                 "parameters": [_ID, _LAUNCH],
+                "get": _operation("launch", "How a launch stands.", responses=_answers("Launch", _LAUNCH_EXAMPLE)),
                 "delete": _operation(
                     "cancel",
                     "Cancels a launch that has not begun.",

@@ -47,7 +47,8 @@ def test_several_tokens_are_valid_at_once_and_one_is_revoked_without_the_others(
 
 CALLS = (
     ("GET", "customers"), ("GET", "customers/latest-launches"), ("GET", "customers/17/download"),
-    ("GET", "customers/17/result"), ("DELETE", "customers/17"), ("POST", "import/customers"), ("HEAD", "customers"),
+    ("GET", "customers/17/result"), ("GET", "customers/17"), ("DELETE", "customers/17"), ("POST", "import/customers"),
+    ("HEAD", "customers"),
 )  # fmt: skip
 
 

@@ -77,6 +77,17 @@ def test_launches_come_newest_first_and_not_all_of_them(desk: Desk) -> None:
     assert desk.get("leavers/latest-launches").json == []
 
 
+def test_each_launch_can_be_asked_for_by_its_number(desk: Desk) -> None:
+    for number in range(LATEST + 5):
+        desk.add("open_import", id=1000 + number, scheduled_at=AT)
+    latest = {launch["id"]: launch for launch in desk.get("open_import/latest-launches").json}
+    assert desk.get("open_import/1010").json == latest[1010]
+    assert desk.get("open_import/1000").json == latest[1010] | {"id": 1000} and 1000 not in latest
+    assert desk.get("open_import/1000", Accept="application/edn").text.startswith('{:id 1000 :status "scheduled"')
+    for path in ("open_import/17", "leavers/1000", "nobody/1000"):
+        assert desk.get(path).status_code == 404
+
+
 def test_a_launch_goes_from_scheduled_over_running_to_finished(desk: Desk) -> None:
     assert desk.send("import/open_import", "id,name\r\n1,Ana\r\n2,bad\r\n").status_code == 200
     (launch,) = desk.launches("open_import")
@@ -168,7 +179,7 @@ def test_each_address_is_for_syncs_of_its_type(desk: Desk) -> None:
         ("export/report", "GET, HEAD"),
         ("open_import", "GET, HEAD"),
         ("open_import/latest-launches", "GET, HEAD"),
-        ("open_import/17", "DELETE"),
+        ("open_import/17", "GET, HEAD, DELETE"),
         ("open_import/17/download", "GET, HEAD"),
         ("open_import/17/result", "GET, HEAD"),
         ("openapi.json", "GET, HEAD"),
@@ -242,7 +253,7 @@ def test_the_document_names_every_path_and_every_code(desk: Desk) -> None:
         "/export/{id}": ["get"],
         "/{id}": ["get"],
         "/{id}/latest-launches": ["get"],
-        "/{id}/{launch_id}": ["delete"],
+        "/{id}/{launch_id}": ["delete", "get"],
         "/{id}/{launch_id}/download": ["get"],
         "/{id}/{launch_id}/result": ["get"],
     }
