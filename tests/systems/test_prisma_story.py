@@ -205,6 +205,17 @@ def test_rows_that_were_refused_are_counted_and_nobody_knows_which(provide: Prov
     assert status["integrations"][0]["streams"][0]["confirmation"]["refused"] == {"ROWS_REFUSED": len(strangers)}
 
 
+def test_files_that_are_too_large_go_in_parts_until_they_are_taken(provide: Provide, tmp_path: Path) -> None:
+    provider = provide(customers_import={"max_upload": 400})
+    client = Client(tmp_path / "client", provider)
+    people = people_of(provider)
+    done = client("run", TO, "--stream", "users")
+    assert (done.code, report(done, "users")["delivered"]) == (0, len(people)), done
+    assert customers_of(provider) == people
+    assert client.pending(TO, "users") == (len(provider.launches("IMPORT")), len(people))
+    assert len(provider.launches("IMPORT")) > 2 * -(-len(people) // A_FILE)
+
+
 def test_a_disabled_data_sync_keeps_everything_pending_until_it_is_enabled(provide: Provide, tmp_path: Path) -> None:
     provider = provide(customers_import={"enabled": False})
     client = Client(tmp_path / "client", provider)
