@@ -25,10 +25,7 @@ resource "google_firestore_database" "books" {
   # `terraform destroy` leaves the books where they are.
   delete_protection_state = "DELETE_PROTECTION_ENABLED"
   deletion_policy         = "ABANDON"
-  lifecycle {
-    prevent_destroy = true
-  }
-  depends_on = [google_project_service.enabled]
+  depends_on              = [google_project_service.enabled]
 }
 
 resource "google_firestore_backup_schedule" "daily" {

@@ -80,6 +80,7 @@ module "function" {
   build = {
     service_account = google_service_account.build.id
     repository      = google_artifact_registry_repository.images.id
+    environment     = local.archive.build_environment
   }
   entry_point = each.value.entry_point
   scaling = {

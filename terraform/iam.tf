@@ -102,7 +102,7 @@ resource "google_project_iam_member" "build" {
 
 resource "google_artifact_registry_repository_iam_member" "build" {
   location   = var.region
-  repository = google_artifact_registry_repository.images.name
+  repository = google_artifact_registry_repository.images.repository_id
   role       = "roles/artifactregistry.writer"
   member     = google_service_account.build.member
 }

@@ -47,7 +47,7 @@ UNKNOWN: Final = msgspec.msgpack.Ext(0, b"\0")
 
 Schema = Mapping[str, Any]
 Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-"""What a data source makes of its configuration: the values of what is computed."""
+"""What a data source or a resource makes of its configuration: the values of what is computed."""
 
 
 @cache
@@ -124,9 +124,10 @@ def _planned(block: Schema, value: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Provider:
-    def __init__(self, schema: Schema, answers: Mapping[str, Answer]) -> None:
+    def __init__(self, schema: Schema, answers: Mapping[str, Answer], made: Mapping[str, Answer]) -> None:
         self._schema = schema
         self._answers = answers
+        self._made = made
 
     def handlers(self) -> dict[str, tuple[str, Callable[[Any, Any], Any]]]:
         """The request's message, and what answers it, by the name of the method."""
@@ -148,6 +149,8 @@ class _Provider:
         state = _value(request.proposed_new_state)
         planned = request.proposed_new_state
         if state is not None:
+            if request.type_name in self._made:
+                state.update(self._made[request.type_name](state))
             planned = _packed(_planned(self._schema["resource_schemas"][request.type_name], state))
         # Without it, terraform refuses a plan that differs from what was asked for in the smallest way.
         return _messages()["Plan"](planned_state=planned, legacy_type_system=True)
@@ -159,9 +162,12 @@ class _Provider:
 
 
 @contextmanager
-def providers(schemas: Mapping[str, Schema], answers: Mapping[str, Answer]) -> Iterator[dict[str, str]]:
+def providers(
+    schemas: Mapping[str, Schema], answers: Mapping[str, Answer], made: Mapping[str, Answer] = {}
+) -> Iterator[dict[str, str]]:
     """Serves a provider for each schema; yields the variables that lead terraform to them and nowhere else. `answers` are
-    those of data sources, by their type."""
+    those of data sources, by their type; `made` what resources of a type will be once they are made, as far as a plan is
+    to know it already."""
     servers, reattach = [], {}
     unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     try:
@@ -171,7 +177,7 @@ def providers(schemas: Mapping[str, Schema], answers: Mapping[str, Answer]) -> I
                 method: grpc.unary_unary_rpc_method_handler(
                     answer, _messages()[request].FromString, lambda message: message.SerializeToString()
                 )
-                for method, (request, answer) in _Provider(schema, answers).handlers().items()
+                for method, (request, answer) in _Provider(schema, answers, made).handlers().items()
             }
             server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, methods)])
             port = server.add_insecure_port("127.0.0.1:0")

@@ -27,10 +27,11 @@ resource "google_cloudfunctions2_function" "this" {
   labels      = var.labels
 
   build_config {
-    runtime           = "python311"
-    entry_point       = var.entry_point
-    service_account   = var.build.service_account
-    docker_repository = var.build.repository
+    runtime               = "python311"
+    entry_point           = var.entry_point
+    service_account       = var.build.service_account
+    docker_repository     = var.build.repository
+    environment_variables = var.build.environment
     source {
       storage_source {
         bucket = var.source_archive.bucket

@@ -1,6 +1,6 @@
 variable "build" {
-  description = "The account that builds the image, and the repository that it goes to."
-  type        = object({ service_account = string, repository = string })
+  description = "The account that builds the image, the repository that it goes to, and what the build is told."
+  type        = object({ service_account = string, repository = string, environment = map(string) })
 }
 
 variable "description" {
