@@ -1,7 +1,7 @@
 """Puts one archive together for archives.tf: reads what is asked for as JSON, and answers with where it is.
 
-Terraform's own archives take the text of every file into the plan and the state: measured, 35 seconds of a plan and 6 MB.
-What goes in is decided by archives.tf; nothing is decided here. Needs Python 3.8 and nothing else.
+Terraform's own archives take the text of every file into the plan and the state: measured, 35 seconds of a plan and
+6 MB. What goes in is decided by archives.tf; nothing is decided here. Needs Python 3.8 and nothing else.
 """
 
 import hashlib

@@ -32,6 +32,7 @@ locals {
       local._always, local._own[folder], [for name in local.besides[folder] : local._beside[name]]...
     )
   }
+
   # The part of the overlay that is about integrations in the archive.
   overlays = {
     for folder in keys(local.entry_points) : folder => {

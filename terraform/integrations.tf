@@ -22,18 +22,22 @@ locals {
   _merged = {
     for name, file in local._files : name => {
       for key, value in merge(file, local._over[name]) :
-      key => try(merge(file[key], local._over[name][key]), value) if value != null
+      key => try({ for inner, each in merge(file[key], local._over[name][key]) : inner => each if each != null }, value)
+      if value != null
     }
   }
   integrations = {
     for name, merged in local._merged : name => merge(merged, {
       streams = {
         for key, value in merged.streams :
-        key => try(merge(local._files[name].streams[key], local._over[name].streams[key]), value) if value != null
+        key => try(
+          { for inner, each in merge(local._files[name].streams[key], local._over[name].streams[key]) : inner => each if each != null },
+          value,
+        )
       }
       monitoring = merge(
         { enabled = false, dataset = "tcrm_monitoring_dataset", table = "tcrm_monitoring_table" },
-        { for key, value in try(merged.monitoring, {}) : key => value if value != null },
+        try(merged.monitoring, {}),
       )
     })
   }
@@ -42,7 +46,10 @@ locals {
   streams = {
     for name, integration in local.integrations : name => {
       for key, stream in integration.streams : key => merge(stream, {
-        from = try(merge(local._files[name].streams[key].from, local._over[name].streams[key].from), stream.from, null)
+        from = can(stream.from) ? try(
+          { for inner, each in merge(local._files[name].streams[key].from, local._over[name].streams[key].from) : inner => each if each != null },
+          stream.from,
+        ) : null
       }) if try(stream.enabled, true)
     }
   }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from tests import archives
@@ -25,8 +24,7 @@ def faults(workspace: Workspace) -> Iterator[str]:
         with workspace.connected():
             workspace.init()
             workspace.terraform("validate", "-no-color")
-        yield from of_the_plan(workspace, GIVEN)
-        yield from _of_the_archives(workspace)
+        yield from of_the_plan(workspace)
         with workspace.connected():
             # Of an empty project nothing is known: whatever decides what there is must not depend on it.
             workspace.plan()
@@ -35,13 +33,14 @@ def faults(workspace: Workspace) -> Iterator[str]:
         yield str(refused)
 
 
-def of_the_plan(workspace: Workspace, given: Mapping[str, Any]) -> Iterator[str]:
-    """What the rules say of the plan with these variables."""
+def of_the_plan(workspace: Workspace) -> Iterator[str]:
+    """What the rules say of the plan, and what is wrong with the archives that come with it."""
     with workspace.connected(made=True):
-        plan = Plan(workspace.plan(given))
-    wanted = Wanted(workspace.root, Path(given["overlay"]) if "overlay" in given else None)
+        plan = Plan(workspace.plan(GIVEN))
+    wanted = Wanted(workspace.root)
     for rule in RULES:
         yield from (f"{rule.__name__}: {fault}" for fault in rule(plan, wanted))
+    yield from _of_the_archives(workspace)
 
 
 def _of_the_text(workspace: Workspace) -> Iterator[str]:
@@ -63,4 +62,6 @@ def _of_the_archives(workspace: Workspace) -> Iterator[str]:
         expected = archives.members(workspace.root, folder)
         for path in sorted(held.keys() ^ expected.keys()):
             yield f"{folder}.zip: {path} {'should not be there' if path in held else 'is missing'}"
-        yield from (f"{folder}.zip: {path} differs" for path in held.keys() & expected.keys() if held[path] != expected[path])
+        yield from (
+            f"{folder}.zip: {path} differs" for path in held.keys() & expected.keys() if held[path] != expected[path]
+        )

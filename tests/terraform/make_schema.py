@@ -3,10 +3,10 @@
     pip download --no-deps cdktf-cdktf-provider-google==16.12.1 cdktf-cdktf-provider-external==11.0.1
     python -m tests.terraform.make_schema *.whl
 
-The packages are archived: they stay at google 6.50.0 and external 2.3.5. Their JavaScript carries, in the source map of each
-file, the TypeScript that was generated of the provider's own schema, with a comment for each attribute:
-`// name - computed: false, optional: true, required: false`. Of all resources only those are kept that the configuration
-names; one that it names later is added by running this again.
+The packages are archived: they stay at google 6.50.0 and external 2.3.5. Their JavaScript carries, in the source map of
+each file, the TypeScript that was generated of the provider's own schema, with a comment for each attribute:
+`// name - computed: false, optional: true, required: false`. Of all resources only those are kept that the
+configuration names; one that it names later is added by running this again.
 """
 
 from __future__ import annotations
@@ -139,13 +139,13 @@ def _sources(wheel: Path) -> Iterator[str]:
     """The TypeScript of each file in the package within the wheel."""
     with zipfile.ZipFile(wheel) as unpacked:
         package = next(name for name in unpacked.namelist() if name.endswith(".jsii.tgz"))
-        inner = tarfile.open(fileobj=io.BytesIO(unpacked.read(package)))
+        content = io.BytesIO(unpacked.read(package))
+    with tarfile.open(fileobj=content) as inner:
         for member in inner.getmembers():
-            if re.fullmatch(r"package/lib/[^/]+/index\.js", member.name):
-                script = inner.extractfile(member)
-                mapped = _SOURCE_MAP.search(script.read().decode()) if script is not None else None
-                if mapped is not None:
-                    yield json.loads(base64.b64decode(mapped[1]))["sourcesContent"][0]
+            script = inner.extractfile(member) if re.fullmatch(r"package/lib/[^/]+/index\.js", member.name) else None
+            mapped = _SOURCE_MAP.search(script.read().decode()) if script is not None else None
+            if mapped is not None:
+                yield json.loads(base64.b64decode(mapped[1]))["sourcesContent"][0]
 
 
 def named(configuration: Path) -> set[str]:

@@ -1,7 +1,7 @@
 """Providers that know their schema and nothing else, for a terraform that must not reach any registry.
 
-They speak the plugin protocol, version 5, and terraform finds them by TF_REATTACH_PROVIDERS: it takes such a provider as
-it is, without a download, a lock file or a checksum. A plan is what was asked for, and whatever is computed is known
+They speak the plugin protocol, version 5, and terraform finds them by TF_REATTACH_PROVIDERS: it takes such a provider
+as it is, without a download, a lock file or a checksum. A plan is what was asked for, and whatever is computed is known
 after an apply that never comes.
 """
 
@@ -38,7 +38,7 @@ TypedConfig     type_name 1 string | config 2 DynamicValue
 Diagnostics     diagnostics 1 Diagnostic *
 State           state 1 DynamicValue
 Stopped         error 1 string
-PlanRequest     type_name 1 string | prior_state 2 DynamicValue | proposed_new_state 3 DynamicValue | config 4 DynamicValue
+PlanRequest     type_name 1 string | proposed_new_state 3 DynamicValue
 Plan            planned_state 1 DynamicValue | legacy_type_system 5 bool
 """
 NESTING: Final = {"single": 1, "list": 2, "set": 3}
@@ -165,9 +165,9 @@ class _Provider:
 def providers(
     schemas: Mapping[str, Schema], answers: Mapping[str, Answer], made: Mapping[str, Answer] = {}
 ) -> Iterator[dict[str, str]]:
-    """Serves a provider for each schema; yields the variables that lead terraform to them and nowhere else. `answers` are
-    those of data sources, by their type; `made` what resources of a type will be once they are made, as far as a plan is
-    to know it already."""
+    """Serves a provider for each schema; yields the variables that lead terraform to them and nowhere else. `answers`
+    are those of data sources, by their type; `made` what resources of a type will be once they are made, as far as a
+    plan is to know it already."""
     servers, reattach = [], {}
     unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from types import FunctionType
 from typing import Any, Final, NamedTuple
 
 import yaml
@@ -96,7 +97,7 @@ class Wanted:
             module: dict[str, Any] = {"__file__": str(main), "__name__": f"functions.{main.parent.name}.main"}
             exec(compile(main.read_text(encoding="utf8"), str(main), "exec"), module)
             for name, value in module.items():
-                if callable(value) and getattr(value, "__module__", "") == "infra.entrypoints" and "<locals>" in str(value):
+                if isinstance(value, FunctionType) and "<locals>" in value.__qualname__:
                     found[function_name(main.parent.name, name)] = (main.parent.name, name)
         return found
 
