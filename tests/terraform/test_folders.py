@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import yaml
 
+from tests import archives
 from tests.terraform import rules
 from tests.terraform.check import GIVEN
 from tests.terraform.plan import Plan
@@ -153,7 +157,14 @@ def test_an_overlay_is_planned_as_the_hub_reads_it(repository: Repository, tmp_p
     functions = document.by_name("cloudfunctions2_function")
     assert functions["ploomes-to-milvus-sink"].block("service_config")["max_instance_count"] == 3
     variables = {name: each.block("service_config")["environment_variables"] for name, each in functions.items()}
-    assert {name for name, each in variables.items() if "WAYBILL_OVERLAY" in each} == set(functions)
+    told = {name for name, each in variables.items() if "WAYBILL_OVERLAY" in each}
+    assert {wanted.functions[name][0] for name in set(functions) - told} == {"data_syncs"}
+    says = yaml.safe_load(OVERLAY)
+    for folder in archives.folders(workspace.root):
+        expected = archives.members(workspace.root, folder, says).get("overlay.yaml", b"{}")
+        with zipfile.ZipFile(workspace.configuration / ".archives" / f"{folder}.zip") as packed:
+            held = packed.read("overlay.yaml") if "overlay.yaml" in packed.namelist() else b"{}"
+        assert json.loads(held) == json.loads(expected)
     # A rule of a plan with monitoring, which finds what is missing too.
     broken = [each for each in document.resources if each.type != "google_bigquery_table"]
     document.resources = broken

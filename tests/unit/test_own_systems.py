@@ -18,7 +18,7 @@ from infra.queries import audit, check, listing
 from infra.runner import run_streams
 from infra.serve import ready_integrations
 from infra.wiring import Hub
-from shared.errors import AuthError, ConfigError, Leased
+from shared.errors import AuthError, ConfigError
 from shared.fetch import Order
 from tests.sandbox import Sandbox
 
@@ -128,20 +128,6 @@ def test_the_ends_of_a_stream_are_its_own(tmp_path: Path) -> None:
     assert [stream.hold_back.total_seconds() for stream in streams] == [0.0, 0.0]
     (tables,) = listing(hub)["integrations"]
     assert [(each["source"], each["sink"]) for each in tables["streams"]] == [("files", "ga4"), ("files", "cm360")]
-
-
-@pytest.mark.parametrize(("backend", "status"), [("gcp", 409), ("embedded", 400)])
-def test_a_function_on_google_cloud_that_reads_has_no_need_of_the_targets_secrets(
-    backend: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Embedded one process does both."""
-
-    def fetch(*arguments: object) -> None:
-        raise Leased("another run holds it")
-
-    monkeypatch.setattr("infra.entrypoints.fetch", fetch)
-    hub = made(tmp_path, "  web: {to: ga4, path: /x}\n", WAYBILL_BACKEND=backend, GOOGLE_CLOUD_PROJECT="p")
-    assert Handlers(hub, "tables", silent).source(b"", {}).status == status
 
 
 def test_a_destination_has_the_quota_that_it_documents_unless_another_is_stated(tmp_path: Path) -> None:
