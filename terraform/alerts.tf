@@ -22,21 +22,6 @@ resource "google_logging_metric" "actions" {
   depends_on = [google_project_service.enabled]
 }
 
-resource "google_logging_metric" "schedule_failures" {
-  name        = "waybill/schedule_failures"
-  description = "Calls of Cloud Scheduler that failed, by job"
-  filter      = "resource.type=\"cloud_scheduler_job\" AND severity>=ERROR AND resource.labels.location=\"${var.region}\""
-  metric_descriptor {
-    metric_kind = "DELTA"
-    value_type  = "INT64"
-    labels {
-      key = "job"
-    }
-  }
-  label_extractors = { job = "EXTRACT(resource.labels.job_id)" }
-  depends_on       = [google_project_service.enabled]
-}
-
 resource "google_monitoring_notification_channel" "email" {
   for_each     = var.notification_emails
   display_name = "Waybill: ${each.key}"
@@ -49,14 +34,6 @@ locals {
   _subscription = "resource.type=\"pubsub_subscription\" AND metric.type=\"pubsub.googleapis.com/subscription"
   _ours         = "(${join("|", keys(local.channels))})"
   alerts = {
-    raised = {
-      title   = "The hub raised an alert"
-      advice  = "`./waybill status` and the log say which. docs/operating.md says what to do."
-      filter  = "resource.type=\"cloud_run_revision\" AND metric.type=\"logging.googleapis.com/user/${google_logging_metric.actions.name}\" AND metric.labels.action=\"alert_raised\""
-      above   = 0
-      during  = "0s"
-      aligner = "ALIGN_SUM"
-    }
     dead_letters = {
       title   = "Dead letters wait"
       advice  = "A message ended whoever took it. Mend the cause, then pull and publish it again, or replay the failures."
@@ -75,8 +52,8 @@ locals {
     }
     schedule = {
       title   = "Cloud Scheduler's calls fail"
-      advice  = "Each call was tried four times. The log of the function that it calls says why."
-      filter  = "resource.type=\"cloud_scheduler_job\" AND metric.type=\"logging.googleapis.com/user/${google_logging_metric.schedule_failures.name}\""
+      advice  = "Each call is tried four times. The log of the function that it calls says why."
+      filter  = "resource.type=\"cloud_scheduler_job\" AND metric.type=\"logging.googleapis.com/log_entry_count\" AND metric.labels.severity=\"ERROR\""
       above   = 4
       during  = "0s"
       aligner = "ALIGN_SUM"
@@ -111,6 +88,33 @@ resource "google_monitoring_alert_policy" "above" {
   }
 }
 
+resource "google_monitoring_alert_policy" "raised" {
+  display_name          = "Waybill: The hub raised an alert"
+  combiner              = "OR"
+  notification_channels = [for channel in google_monitoring_notification_channel.email : channel.id]
+  conditions {
+    display_name = "alert_raised in the log"
+    condition_matched_log {
+      filter = "resource.type=\"cloud_run_revision\" AND jsonPayload.action=\"alert_raised\""
+      label_extractors = {
+        alert = "EXTRACT(jsonPayload.alert)"
+        text  = "EXTRACT(jsonPayload.text)"
+      }
+    }
+  }
+  documentation {
+    content   = "$${log.extracted_label.alert}: $${log.extracted_label.text}. docs/operating.md says what to do."
+    mime_type = "text/markdown"
+  }
+  alert_strategy {
+    auto_close = "86400s"
+    notification_rate_limit {
+      period = "300s"
+    }
+  }
+  depends_on = [google_project_service.enabled]
+}
+
 # Whoever is called by the schedule every few minutes is missed when it is not.
 resource "google_monitoring_alert_policy" "silent" {
   display_name          = "Waybill: The sweeper does not run"
@@ -122,8 +126,9 @@ resource "google_monitoring_alert_policy" "silent" {
       filter   = "resource.type=\"cloud_run_revision\" AND metric.type=\"run.googleapis.com/request_count\" AND resource.labels.service_name=\"${local.sweeper}\""
       duration = "1800s"
       aggregations {
-        alignment_period   = "300s"
-        per_series_aligner = "ALIGN_SUM"
+        alignment_period     = "300s"
+        per_series_aligner   = "ALIGN_SUM"
+        cross_series_reducer = "REDUCE_SUM" # whatever it answers
       }
     }
   }

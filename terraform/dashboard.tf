@@ -33,9 +33,9 @@ locals {
     },
     {
       title   = "Failed calls of Cloud Scheduler"
-      filter  = "resource.type=\"cloud_scheduler_job\" AND metric.type=\"logging.googleapis.com/user/${google_logging_metric.schedule_failures.name}\""
+      filter  = "resource.type=\"cloud_scheduler_job\" AND metric.type=\"logging.googleapis.com/log_entry_count\" AND metric.labels.severity=\"ERROR\""
       aligner = "ALIGN_SUM"
-      by      = ["metric.label.job"]
+      by      = ["resource.label.job_id"]
     },
   ]
 }

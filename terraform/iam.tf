@@ -8,17 +8,15 @@
 # What a topic takes is in channels.tf, a secret in modules/function.
 
 locals {
-  pubsub_agent = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
+  # A bucket knows the project's number, and asking for it takes no API that an empty project does not have.
+  number       = google_storage_bucket.sources.project_number
+  pubsub_agent = "serviceAccount:service-${local.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
   may = {
     for right in ["books", "archive", "jobs", "tables"] :
     right => { for key, function in local.functions : key => key if contains(function.may, right) }
   }
   # Nothing to remove where nothing is kept.
   _removers = length(local.monitored) > 0 ? local.may.tables : {}
-}
-
-data "google_project" "this" {
-  project_id = var.project
 }
 
 resource "google_project_iam_member" "books" {
@@ -72,6 +70,7 @@ resource "google_service_account_iam_member" "signs" {
   service_account_id = google_service_account.push.name
   role               = "roles/iam.serviceAccountTokenCreator"
   member             = local.pubsub_agent
+  depends_on         = [module.channel] # the agent is there once there is a topic
 }
 
 # Who builds the images: reads the source that Cloud Functions puts into a bucket of its own, logs, and writes to one
@@ -86,7 +85,7 @@ resource "google_service_account" "build" {
 resource "google_project_iam_member" "build" {
   for_each = {
     "roles/logging.logWriter"    = []
-    "roles/storage.objectViewer" = ["projects/_/buckets/gcf-v2-sources-${data.google_project.this.number}-"]
+    "roles/storage.objectViewer" = ["projects/_/buckets/gcf-v2-sources-${local.number}-"]
   }
   project = var.project
   role    = each.key

@@ -1,8 +1,8 @@
 resource "google_project_service" "enabled" {
   for_each = toset(concat(
     [
-      "artifactregistry", "cloudbuild", "cloudfunctions", "cloudscheduler", "firestore", "iam", "logging", "monitoring",
-      "pubsub", "run", "secretmanager", "storage",
+      "artifactregistry", "cloudbuild", "cloudfunctions", "cloudresourcemanager", "cloudscheduler", "firestore", "iam",
+      "logging", "monitoring", "pubsub", "run", "secretmanager", "storage",
     ],
     length(local.monitored) + length(local._queriers) > 0 ? ["bigquery"] : [],
   ))

@@ -1,8 +1,8 @@
 # `terraform test` with providers that make nothing: what plans, applies too, and what may not be given is refused.
 
 mock_provider "google" {
-  mock_data "google_project" {
-    defaults = { number = "123456789012" }
+  mock_resource "google_storage_bucket" {
+    defaults = { project_number = 123456789012 }
   }
   mock_resource "google_service_account" {
     defaults = {

@@ -151,7 +151,7 @@ PLANTED: list[tuple[Rule, str, Callable[[Values], None] | None, str]] = [
         set_to("index_config", [{"indexes": [{"order": "ASCENDING"}]}]), "runs.started_at missing",
     ),
     (rules.indexes_are_those_of_the_hub, 'google_firestore_index.each["runs/names,started_at"]', REMOVED, "missing"),
-    (rules.somebody_is_told, 'google_monitoring_alert_policy.above["raised"]', REMOVED, "looks at alert_raised"),
+    (rules.somebody_is_told, "google_monitoring_alert_policy.raised", REMOVED, "looks at alert_raised"),
     (
         rules.somebody_is_told, "google_monitoring_alert_policy.silent",
         set_to("notification_channels", []), "nobody is told",

@@ -18,7 +18,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 # Read while the module is imported: the session scrubs WAYBILL_ variables before any fixture runs.
 REQUIRED: Final = os.environ.get("WAYBILL_REQUIRE_TERRAFORM") == "1"
 PROJECT: Final = "waybill-demo"
-NUMBER: Final = "123456789012"
+NUMBER: Final = 123456789012
 SECONDS: Final = 300.0
 """More than any of these commands takes on a slow machine."""
 PARTS: Final = ("terraform", "functions", "shared", "infra", "requirements.txt")
@@ -73,9 +73,8 @@ class Workspace:
     @contextmanager
     def connected(self, *, made: bool = False) -> Iterator[None]:
         """With providers to talk to. `made`: names and addresses are known as if everything were made already."""
-        answers = {"google_project": lambda config: {"number": NUMBER, "id": PROJECT}, "external": self._external}
         before = self._environ
-        with providers(schemas(), answers, MADE if made else {}) as environ:
+        with providers(schemas(), {"external": self._external}, MADE if made else {}) as environ:
             self._environ = {**before, **environ}
             try:
                 yield
@@ -133,5 +132,6 @@ def address_of(function: str) -> str:
 MADE: Final = {
     "google_service_account": _account,
     "google_cloudfunctions2_function": _function,
+    "google_storage_bucket": lambda config: {"project_number": NUMBER},
     "google_monitoring_notification_channel": lambda config: {"id": f"channels/{config['display_name']}"},
 }

@@ -19,7 +19,7 @@ APIS: Final = {
 WATCHED: Final = (
     "num_undelivered_messages",
     "oldest_unacked_message_age",
-    "schedule_failures",
+    "cloud_scheduler_job",
     "alert_raised",
     "operations-sweep",
 )
@@ -38,7 +38,7 @@ def somebody_is_told(plan: Plan, wanted: Wanted) -> Iterator[str]:
     for what in (
         "num_undelivered_messages",
         "oldest_unacked_message_age",
-        "schedule_failures",
+        "cloud_scheduler_job",
         "alert_raised",
         "sweep",
     ):
@@ -59,8 +59,9 @@ def every_api_is_enabled(plan: Plan, wanted: Wanted) -> Iterator[str]:
         api = "cloudscheduler" if "scheduler" in each.type else APIS.get(word)
         if each.type.startswith("google_") and f"{api}.googleapis.com" not in enabled:
             yield f"{each.address}: {api} is not enabled"
-    if "cloudbuild.googleapis.com" not in enabled:
-        yield "functions: nobody builds them without cloudbuild"
+    for api in ("cloudbuild", "cloudresourcemanager"):
+        if f"{api}.googleapis.com" not in enabled:
+            yield f"functions: nothing is built, and no right given, without {api}"
     for each in plan.of("project_service"):
         if each["disable_on_destroy"] is not False:
             yield f"{each.address}: others in the project lose it with this"
