@@ -4,6 +4,7 @@
 #   publish   publishes batches            continue  brings a run back to its source
 #   report    publishes rows about what happened
 #   jobs      sees which schedules are paused
+#   pause     pauses and resumes them
 #   tables    removes old rows of the monitoring tables
 # What a topic takes is in channels.tf, a secret in modules/function.
 
@@ -12,7 +13,7 @@ locals {
   number       = google_storage_bucket.sources.project_number
   pubsub_agent = "serviceAccount:service-${local.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
   may = {
-    for right in ["books", "archive", "jobs", "tables"] :
+    for right in ["books", "archive", "jobs", "pause", "tables"] :
     right => { for key, function in local.functions : key => key if contains(function.may, right) }
   }
   # Nothing to remove where nothing is kept.
@@ -41,6 +42,23 @@ resource "google_project_iam_member" "jobs" {
   for_each = local.may.jobs
   project  = var.project
   role     = "roles/cloudscheduler.viewer"
+  member   = module.function[each.key].member
+}
+
+# No role of Google's lets anybody pause a job without letting him make one.
+resource "google_project_iam_custom_role" "pauses" {
+  for_each    = length(local.may.pause) > 0 ? toset(["waybillPauses"]) : toset([])
+  project     = var.project
+  role_id     = each.key
+  title       = "Waybill: pauses and resumes schedules"
+  permissions = ["cloudscheduler.jobs.enable", "cloudscheduler.jobs.get", "cloudscheduler.jobs.list", "cloudscheduler.jobs.pause"]
+  depends_on  = [google_project_service.enabled]
+}
+
+resource "google_project_iam_member" "pause" {
+  for_each = local.may.pause
+  project  = var.project
+  role     = "projects/${var.project}/roles/${google_project_iam_custom_role.pauses["waybillPauses"].role_id}"
   member   = module.function[each.key].member
 }
 

@@ -34,6 +34,13 @@ from shared.rules import Rules
 
 STREAMS = {"companies": Rules("Contacts", "clients", lambda contact: contact["CNPJ"], lambda contact: {})}
 """
+PLATFORM: Final = """\
+from pathlib import Path
+
+from infra.entrypoints import operation_function
+
+snapshots = operation_function(Path(__file__).resolve().parent.parent, "sweep")
+"""
 OVERLAY: Final = """\
 ploomes_to_milvus:
   sink: {rate_limit: none, lanes: 40, redeliver_after: 2m}
@@ -81,7 +88,7 @@ def made(workspace: Workspace, given: dict[str, Any] | None = None) -> Plan:
         return Plan(workspace.plan(given or {}))
 
 
-def test_a_folder_more_is_planned_without_any_hcl(planned: Planned, repository: Repository) -> None:
+def test_folders_more_are_planned_without_any_hcl(planned: Planned, repository: Repository) -> None:
     before = Plan(planned[0])
     workspace = initialised(repository())
     folder = workspace.root / "functions" / "crm_to_desk"
@@ -90,6 +97,12 @@ def test_a_folder_more_is_planned_without_any_hcl(planned: Planned, repository: 
     (folder / "integration.yaml").write_text(INTEGRATION)
     (folder / "mapping.py").write_text(MAPPING)
     (folder / "main.py").write_text((folder.parent / "ploomes_to_milvus" / "main.py").read_text())
+    platform = folder.parent / "of_the_platform"
+    platform.mkdir()
+    (platform / "main.py").write_text(PLATFORM)
+    (platform / "deploy.yaml").write_text(
+        "snapshots: {may: [books, archive, pause], people: true, schedule: 0 5 * * *}\n"
+    )
     after = made(workspace, GIVEN)
 
     wanted = Wanted(workspace.root)
@@ -101,9 +114,14 @@ def test_a_folder_more_is_planned_without_any_hcl(planned: Planned, repository: 
         'module.channel["crm_to_desk-records"].google_pubsub_subscription.this',
         'google_cloud_scheduler_job.each["crm_to_desk-companies"]',
         'google_storage_bucket_object.archive["crm_to_desk"]',
+        'module.function["of-the-platform-snapshots"].google_cloudfunctions2_function.this',
+        'google_cloud_scheduler_job.each["of_the_platform-snapshots"]',
     ):
         assert address in gained
     assert not {each.address for each in before.resources} - {each.address for each in after.resources}
+    (role,) = after.of("project_iam_custom_role")
+    role.values["permissions"].append("cloudscheduler.jobs.create")
+    assert any("waybillPauses: lets do" in fault for fault in rules.nobody_may_do_everything(after, wanted))
 
 
 def test_only_the_functions_whose_archive_changed_are_deployed_again(repository: Repository) -> None:

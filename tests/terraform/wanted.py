@@ -39,6 +39,7 @@ RECORDS: Final = (PUBLISHER, "{records}")
 CONTINUE: Final = (PUBLISHER, "{continue}")
 MONITORING: Final = (PUBLISHER, "{monitoring}")
 SCHEDULE: Final = ("roles/cloudscheduler.viewer", PROJECT_WIDE)
+PAUSES: Final = (f"projects/{PROJECT}/roles/waybillPauses", PROJECT_WIDE)
 QUERIES: Final = ("roles/bigquery.jobUser", "{where queries run}")
 ROWS: Final = ("roles/bigquery.dataEditor", "{table}")
 
@@ -58,8 +59,15 @@ NEEDED: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     # Removes what is old, everywhere.
     "cleanup": (BOOKS, ARCHIVE, QUERIES, ROWS),
     "tcrm_monitoring_cleanup": (BOOKS, ARCHIVE, QUERIES, ROWS),
+    # Writes and reads files of all books, and an import pauses what was paused.
+    "snapshots": (BOOKS, ARCHIVE, PAUSES),
 }
 """The rights of each entry point, and not one more. `{...}`: of its integration; of all, where its folder is none."""
+
+OWN_ROLES: Final[Mapping[str, frozenset[str]]] = {
+    "waybillPauses": frozenset(f"cloudscheduler.jobs.{verb}" for verb in ("enable", "get", "list", "pause")),
+}
+"""What may be done by whoever has a role that is made here."""
 
 OTHERS: Final = (
     Grant("waybill-build", "roles/logging.logWriter", PROJECT_WIDE),

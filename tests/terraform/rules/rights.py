@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from tests.terraform.plan import Plan, Resource
-from tests.terraform.wanted import INVOKER, PROJECT_WIDE, Grant, Wanted
+from tests.terraform.wanted import INVOKER, OWN_ROLES, PROJECT_WIDE, Grant, Wanted
 from tests.terraform.workspace import PROJECT
 
 EVERYBODY: Final = frozenset({"allUsers", "allAuthenticatedUsers"})
@@ -39,11 +39,17 @@ def people_call_what_is_theirs(plan: Plan, wanted: Wanted) -> Iterator[str]:
 
 
 def nobody_may_do_everything(plan: Plan, wanted: Wanted) -> Iterator[str]:
+    own = {str(each["role_id"]): {*each["permissions"]} for each in plan.of("project_iam_custom_role")}
+    for name, permissions in own.items():
+        if permissions != OWN_ROLES.get(name):
+            yield f"{name}: lets do {', '.join(sorted(permissions))}"
     for each in plan.grants():
         if TOO_BROAD.fullmatch(each.role):
             yield f"{each.address}: {each.role} is too broad"
         if not each.type.endswith("_iam_member"):
             yield f"{each.address}: takes away what others were granted"
+        if each.role.startswith("projects/") and each.role.rpartition("/")[2] not in own:
+            yield f"{each.address}: nobody knows what {each.role} lets do"
         if each.role == "roles/datastore.user" and PROJECT not in str(each.block("condition").get("expression")):
             yield f"{each.address}: every database of the project, not the hub's alone"
 
