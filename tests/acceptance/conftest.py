@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.hub import Hub
+from tests import archives
+from tests.acceptance.hub import ROOT, Hub
 from tests.sandbox import Sandbox
 
 MakeHub = Callable[..., Hub]
@@ -39,3 +40,10 @@ def make_hub(tmp_path: Path) -> Iterator[MakeHub]:
 def hub(make_hub: MakeHub) -> Hub:
     """Forty customers, no faults."""
     return make_hub()
+
+
+@pytest.fixture(scope="session")
+def runtime(pytestconfig: pytest.Config) -> Path:
+    """The commands of an environment that holds what requirements.txt asks for, and nothing else."""
+    assert pytestconfig.cache is not None
+    return archives.make_runtime(pytestconfig.cache.mkdir("runtime"), ROOT)

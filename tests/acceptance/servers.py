@@ -92,20 +92,13 @@ class Server:
         return requests.post(self.url + path, json=body or {}, headers=named, timeout=PATIENCE)
 
 
-class Function(Server):
-    """The source or the sink of an integration under the functions-framework, as it is deployed from `root`."""
+class Listening(Server):
+    """One that is told its port."""
 
-    def __init__(self, hub: Hub, target: str, number: int = 0, name: str = NAME, root: Path = ROOT) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        command = [
-            str(Path(sys.executable).with_name("functions-framework")),
-            *("--source", str(root / "functions" / name / "main.py")),
-            *("--target", target, "--host", "127.0.0.1", "--port", str(self.port)),
-        ]
-        environment = {**hub.environment, "PYTHONPATH": str(root)}
-        super().__init__(command, environment, hub.home.parent / f"{target}-{number}.log")
-        self.folder = root
+        super().__init__(command, {**environment, "HOST": "127.0.0.1", "PORT": str(self.port)}, log)
         self.url = f"http://127.0.0.1:{self.port}"
 
     def kill(self) -> None:
@@ -119,6 +112,30 @@ class Function(Server):
         except OSError:
             return False
         return True
+
+
+class Function(Listening):
+    """The source or the sink of the integration under the functions-framework, from the working copy."""
+
+    def __init__(self, hub: Hub, target: str, number: int = 0) -> None:
+        command = [
+            str(Path(sys.executable).with_name("functions-framework")),
+            *("--source", str(ROOT / "functions" / NAME / "main.py"), "--target", target),
+        ]
+        environment = {**hub.environment, "PYTHONPATH": str(ROOT)}
+        super().__init__(command, environment, hub.home.parent / f"{target}-{number}.log")
+
+
+class Archived(Listening):
+    """A function as the buildpack starts it: in the folder to which its archive was unpacked, with `runtime` for all
+    commands and libraries, and told its target by the environment."""
+
+    def __init__(self, runtime: Path, folder: Path, target: str, environment: Mapping[str, str]) -> None:
+        foreign = {name for name in environment if name.startswith("PYTHON")}
+        told = {name: value for name, value in environment.items() if name not in foreign}
+        told |= {"PATH": f"{runtime}:{os.defpath}", "FUNCTION_TARGET": target}
+        super().__init__([str(runtime / "functions-framework")], told, folder.parent / f"{folder.name}-{target}.log")
+        self.folder = folder
 
 
 class Serve(Server):

@@ -1,66 +1,17 @@
 """The functions as they are deployed: processes of the functions-framework, several of them on one home."""
 
 import random
-import shutil
 import threading
-from pathlib import Path
 
 import pytest
 import requests
 
-from infra.entrypoints import push_body
-from infra.local.home import EmbeddedHome
-from shared.ports import topic_of
 from tests.acceptance.conftest import MakeHub
-from tests.acceptance.hub import ROOT, Hub, counts, wait_until
+from tests.acceptance.hub import Hub, counts, wait_until
 from tests.acceptance.proxy import Gate, Proxy
 from tests.acceptance.servers import Function, Subscription, subscription
 
 SMALL = {"source": {"page_size": 25}, "sink": {"batch_size": 10, "lanes": 6}}
-DEPLOYED = {
-    "ploomes_to_milvus": "customers",
-    "milvus_to_ploomes": "customers",
-    "okki_to_qeasy": "users",
-    "tagless_crm": "ga4",
-    "data_syncs": "customers_export",
-}
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What is deployed, and nothing else of the project."""
-    folder = tmp_path_factory.mktemp("archive")
-    for name in ("functions", "infra", "shared"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    return folder
-
-
-def test_no_integration_is_left_out() -> None:
-    assert set(DEPLOYED) == {file.parent.name for file in (ROOT / "functions").glob("*/integration.yaml")}
-
-
-@pytest.mark.parametrize("name", DEPLOYED)
-def test_each_integration_runs_from_its_archive(make_hub: MakeHub, tmp_path: Path, archive: Path, name: str) -> None:
-    hub = make_hub(3, clients=3, users=5, departments=1)
-    rows = tmp_path / "rows.csv"
-    rows.write_text("name,client_id\nsign_up,1.17\nlogin,2.17\n")
-    ga4 = {"from": {"system": "files", "path": str(rows)}}
-    hub.overlay({}, milvus_to_ploomes={}, okki_to_qeasy={}, tagless_crm={"streams": {"ga4": ga4}})
-    home = EmbeddedHome(hub.home)
-    home.ports.objects.put("customers", {"7": {"name": "Ana"}}, home.ports.clock.now())
-    source, sink = (Function(hub, target, name=name, root=archive) for target in ("source", "sink"))
-    with source, sink:
-        read = source.post(body={"stream": DEPLOYED[name]})
-        assert read.status_code == 200, read.text
-        taken = 0
-        while (claimed := home.bus.claim([topic_of(name)])) is not None:
-            answer = sink.post(body=push_body(claimed.message, "projects/local/subscriptions/s", claimed.attempts))
-            assert answer.status_code == 204, answer.text
-            home.bus.acknowledge(claimed)
-            taken += 1
-        assert taken
-    home.close()
-    assert hub("audit", name).document["streams"][DEPLOYED[name]]["pending"] == 0
 
 
 def test_sinks_killed_while_they_send_deliver_everything_once(make_hub: MakeHub) -> None:

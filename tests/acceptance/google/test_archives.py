@@ -1,0 +1,47 @@
+"""The archives beside Google's emulators: told what a deployed function is told, they move records and sweep."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+from google.cloud import storage
+
+from infra.gcp.names import bucket_name
+from tests import archives
+from tests.acceptance.google.cloud import SINK, SOURCE, GoogleHub, routed
+from tests.acceptance.hub import NAME, ROOT
+from tests.acceptance.servers import Archived
+from tests.emulators import Emulators
+
+
+def test_records_travel_through_the_archives(
+    google: GoogleHub, emulators: Emulators, runtime: Path, tmp_path: Path
+) -> None:
+    google.environment["STORAGE_EMULATOR_HOST"] = emulators.environ["STORAGE_EMULATOR_HOST"]
+    client = storage.Client(project=google.project)
+    client.create_bucket(bucket_name(google.project))
+    client.close()
+    overlay = json.loads(Path(google.environment["WAYBILL_OVERLAY"]).read_text())
+    told = {**google.environment, "WAYBILL_OVERLAY": archives.rules(ROOT)["overlay"]}
+    del told["WAYBILL_HOME"]
+    places = {
+        folder: archives.unpack(archives.members(ROOT, folder, overlay), tmp_path / "workspace" / folder)
+        for folder in (NAME, "operations")
+    }
+    start = partial(Archived, runtime, environment=told)
+
+    with start(places[NAME], "source") as source, start(places[NAME], "sink") as sink:
+        with routed(google, {SOURCE: source, SINK: sink}):
+            assert source.post().status_code == 200
+            google.wait_until_settled(40)
+    with start(places["operations"], "sweep") as sweep:
+        swept = sweep.post()
+
+    assert swept.status_code == 200, swept.text
+    assert set(swept.json()["integrations"]) == {file.parent.name for file in (ROOT / "functions").glob("*/*.yaml")}
+    assert google.at_target() == google.at_source()
+    assert google.audited() == {"fetched": 40, "delivered": 40}
+    left = [path.name for place in places.values() for path in place.rglob("*.db")]
+    assert left == [], "state was kept beside the function"
