@@ -233,7 +233,8 @@ class Handlers:
                 raise ConfigError("limit: expected a positive number")
             streams = self.asked_for(asked.stream)
             sinces = {stream.name: self.since(stream, asked) for stream in streams}
-            self.hub.check_environment(streams)
+            # On Google Cloud the sink is a function of its own, and only that one is given its secrets.
+            self.hub.check_environment(streams, to_read=self.hub.on_google_cloud)
             for stream in streams:
                 refuse_a_part(stream, asked.since, asked.limit)
         except (msgspec.DecodeError, ConfigError) as error:

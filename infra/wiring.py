@@ -354,13 +354,14 @@ class Hub:
         """One per target and process."""
         return self._health.setdefault((stream.integration, stream.name), Health())
 
-    def missing(self, streams: list[Stream]) -> list[str]:
-        """The variables that these streams lack."""
-        return environment.missing_secrets([end for stream in streams for end in self.ends(stream)], self.environ)
+    def missing(self, streams: list[Stream], *, to_read: bool = False) -> list[str]:
+        """The variables that these streams lack, or those of them that it takes to read their sources."""
+        ends = [self.ends(stream)[: 1 if to_read else 2] for stream in streams]
+        return environment.missing_secrets([end for both in ends for end in both], self.environ)
 
-    def check_environment(self, streams: list[Stream]) -> None:
-        """Raises one ConfigError that names all secrets that these streams lack."""
-        missing = self.missing(streams)
+    def check_environment(self, streams: list[Stream], *, to_read: bool = False) -> None:
+        """Raises one ConfigError that names all secrets that these streams lack, as `missing` has them."""
+        missing = self.missing(streams, to_read=to_read)
         if missing:
             raise ConfigError(
                 f"missing in the environment: {', '.join(missing)}",

@@ -163,7 +163,9 @@ def test_every_function_starts_from_its_archive_and_answers(
 def test_a_function_that_lacks_a_setting_says_which(runtime: Path, unpacked: Callable[..., Path]) -> None:
     place = unpacked("ploomes_to_milvus")
     with Archived(runtime, place, "source", {"WAYBILL_BACKEND": "gcp"}) as function:
-        assert "PLOOMES_USER_KEY" in function.post(body=trigger("ploomes_to_milvus")).json()["detail"]
+        lacking = function.post(body=trigger("ploomes_to_milvus")).json()["detail"]
+    assert "PLOOMES_USER_KEY" in lacking
+    assert "MILVUS_TOKEN" not in lacking, "a source was given the secrets of a sink"
     with Archived(runtime, unpacked("operations"), "sweep", {"WAYBILL_BACKEND": "gcp"}) as function:
         assert "Google Cloud project" in function.post(body=b"").text
 
