@@ -8,7 +8,8 @@ help:
 	@echo "make demo   customers travel from a fake Ploomes to a fake Milvus, with faults and a kill -9"
 	@echo "make test   all tests"
 	@echo "make check  format, lint, types, and what terraform would make of terraform/"
-	@echo "make bench  speed and memory against other ways of doing it (bench-full: a million records)"
+	@echo "make bench  speed and memory against other ways of doing it, operations on Google Cloud, cold starts"
+	@echo "make bench-full  speed and memory with a million records"
 	@echo "make bench-file  a CSV of 2 GB in under 300 MB of memory (about 10 minutes, 10 GB of disk)"
 
 setup: .venv/ready
@@ -52,6 +53,7 @@ format: setup
 bench: setup .venv/bench
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.counts
+	$(BIN)/python -m tests.bench.cold
 
 bench-full: setup .venv/bench
 	$(BIN)/python -m tests.bench --full

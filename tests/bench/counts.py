@@ -130,7 +130,7 @@ def count(environ: Mapping[str, str], way: Way) -> Counted:
         records = {"customers": RECORDS} if way is CUSTOMERS else {"conversions": RECORDS}
         with (
             Sandbox(**records, ploomes_per_minute=None) as sandbox,
-            _topic(project, way.integration) as messages,
+            published(project, way.integration) as messages,
         ):
             hub = Hub(
                 {
@@ -176,7 +176,7 @@ def _counted(hub: Hub, way: Way, messages: Iterator[Message]) -> Counted:
 
 
 @contextmanager
-def _topic(project: str, integration: str) -> Iterator[Iterator[Message]]:
+def published(project: str, integration: str) -> Iterator[Iterator[Message]]:
     """The topic of the records, for as long as it is needed, and what is published there."""
     topic = topic_path(project, topic_of(integration))
     subscription = subscription_path(project, topic_of(integration))

@@ -1,5 +1,5 @@
-"""What a function of tagless_crm loads before its first record: its own connector, and none of the heavy libraries that
-only other streams need."""
+"""What a function loads when it starts, and one of tagless_crm before its first record: its own connector, and none of
+the heavy libraries that only others need."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from infra.wiring import ROOT
+from tests import archives
 from tests.sandbox import Sandbox
 
 HEAVY = (
@@ -51,6 +53,18 @@ handlers = Handlers(Hub(), "tagless_crm", silent)
 stream = handlers.stream({stream!r})
 {opened}
 print(json.dumps(sorted(sys.modules)))
+"""
+START = """
+import json, sys
+import functions_framework
+
+framework = set(sys.modules)
+for target in {targets}:
+    client = functions_framework.create_app(target, {main!r}).test_client()
+    for body in (b"{{", b'{{"message": {{"data": "bm9uc2Vuc2U="}}}}'):
+        status = client.post("/", data=body).status_code
+        assert status in (204, 400, 404), (target, status)
+print(json.dumps(sorted(set(sys.modules) - framework)))
 """
 
 
@@ -107,3 +121,23 @@ def test_a_source_loads_its_own_connector_and_nothing_heavy(
     modules = modules_after("handlers.hub.open_source(stream)", "ga4", source, environment, tmp_path)
     assert heavy(modules) == set()
     assert systems(modules) == wanted
+
+
+@pytest.mark.parametrize("folder", archives.folders(ROOT))
+def test_no_function_loads_a_google_client_to_start_and_to_refuse_what_it_is_sent(
+    environment: dict[str, str], tmp_path: Path, folder: str
+) -> None:
+    targets = archives.entry_points(ROOT, folder)
+    main = ROOT / "functions" / folder / "main.py"
+    done = subprocess.run(
+        [sys.executable, "-c", START.format(targets=targets, main=str(main))],
+        env={**environment, "WAYBILL_BACKEND": "gcp", "WAYBILL_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    modules = set(json.loads(done.stdout))
+    assert "infra.entrypoints" in modules
+    assert heavy(modules) == set()
+    assert not any(name.startswith(("google.", "grpc")) for name in modules)
