@@ -29,7 +29,6 @@ DEPLOYED = {
     "okki_to_qeasy": "users",
     "tagless_crm": "ga4",
 }
-NOT_JSON, NO_ENVELOPE = b"{", push_body(Message(b"nonsense"), "projects/p/subscriptions/s", 1)
 PLACES = {"main.py", "requirements.txt", "functions", "infra", "shared"}
 
 
@@ -42,18 +41,26 @@ def envelope(folder: str) -> bytes:
     return push_body(Message(carried.to_bytes()), "projects/p/subscriptions/s", 1)
 
 
+def no_envelope(folder: str) -> bytes:
+    return push_body(Message(b"nonsense"), "projects/p/subscriptions/s", 1)
+
+
+def not_json(folder: str) -> bytes:
+    return b"{"
+
+
 def nothing(folder: str) -> bytes:
     return b""
 
 
 ANSWERS: dict[str, dict[Callable[[str], bytes], int]] = {
-    "source": {lambda folder: NOT_JSON: 400, lambda folder: NO_ENVELOPE: 400, trigger: 400},
-    "sink": {nothing: 400, lambda folder: NO_ENVELOPE: 400, envelope: 503},
-    "dead_letter": {nothing: 204, lambda folder: NO_ENVELOPE: 204},
-    "sweep": {lambda folder: NOT_JSON: 400, nothing: 503},
+    "source": {not_json: 400, no_envelope: 400, trigger: 400},
+    "sink": {nothing: 400, no_envelope: 400, envelope: 503},
+    "dead_letter": {nothing: 204, no_envelope: 204},
+    "sweep": {not_json: 400, nothing: 503},
     "replay": {nothing: 400},
-    "cleanup": {lambda folder: NOT_JSON: 400, nothing: 503},
-    "tcrm_monitoring_cleanup": {lambda folder: NOT_JSON: 400, nothing: 503},
+    "cleanup": {not_json: 400, nothing: 503},
+    "tcrm_monitoring_cleanup": {not_json: 400, nothing: 503},
 }
 """What a function says that is told its backend and nothing else: neither project nor secrets."""
 

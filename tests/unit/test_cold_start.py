@@ -63,7 +63,7 @@ for target in {targets}:
     client = functions_framework.create_app(target, {main!r}).test_client()
     for body in (b"{{", b'{{"message": {{"data": "bm9uc2Vuc2U="}}}}'):
         status = client.post("/", data=body).status_code
-        assert status in (204, 400, 404), (target, status)
+        assert status < 500, (target, status)
 print(json.dumps(sorted(set(sys.modules) - framework)))
 """
 
