@@ -114,7 +114,7 @@ class Counted(msgspec.Struct, frozen=True):
         yield f"  and {FUNCTION_SECOND.of(3600):.3f} for each hour that a function waits for its system"
 
 
-class _Unhurried(SystemClock):
+class Unhurried(SystemClock):
     """Batches are to be full however slow the machine is: for whoever measures the time, none passes."""
 
     def monotonic(self) -> float:
@@ -141,7 +141,7 @@ def count(environ: Mapping[str, str], way: Way) -> Counted:
                     "WAYBILL_HOME": folder,
                     "WAYBILL_OVERLAY": str(overlay),
                 },
-                clock=_Unhurried(),
+                clock=Unhurried(),
             )
             try:
                 return _counted(hub, way, messages)

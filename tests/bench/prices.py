@@ -38,3 +38,11 @@ PRICES: Final[Mapping[str, Price]] = {
 }
 FUNCTION_SECOND: Final = Price(0.000024 + 0.5 * 0.0000025, 1, "seconds of a function", _RUN, "2026-11-21")
 """1 vCPU and 0.5 GiB. How long a function runs is up to the system at its other end."""
+_SECRETS: Final = "cloud.google.com/secret-manager/pricing"
+SECRET_READ: Final = Price(0.03, 10_000, "reads of secrets", _SECRETS, "2026-11-22")
+"""Each instance reads its function's secrets when it starts."""
+MONTHLY: Final[Mapping[str, Price]] = {
+    "jobs": Price(0.10, 1, "Cloud Scheduler jobs", "cloud.google.com/scheduler/pricing", "2026-11-22"),
+    "secrets": Price(0.06, 1, "versions of secrets", _SECRETS, "2026-11-22"),
+}
+"""What there is, for each month."""
