@@ -241,8 +241,10 @@ def run_streams(
 
     `watch` is called a few times a second, for progress. Every stream has its say, whatever became of the one before.
     """
-    hub.check_environment(streams)
-    hub.check_sinks(streams)
+    # On Google Cloud the sinks are functions elsewhere, with secrets of their own.
+    hub.check_environment(streams, to_read=hub.on_google_cloud)
+    if not hub.on_google_cloud:
+        hub.check_sinks(streams)
     spare_the_collector()
     consumers = deliverers(hub, name, streams, notice)
     consumers.start()

@@ -28,6 +28,7 @@ DEPLOYED = {
     "milvus_to_ploomes": "customers",
     "okki_to_qeasy": "users",
     "tagless_crm": "ga4",
+    "data_syncs": "customers_export",
 }
 PLACES = {"main.py", "requirements.txt", "functions", "infra", "shared"}
 
@@ -53,16 +54,17 @@ def nothing(folder: str) -> bytes:
     return b""
 
 
-ANSWERS: dict[str, dict[Callable[[str], bytes], int]] = {
-    "source": {not_json: 400, no_envelope: 400, trigger: 400},
-    "sink": {nothing: 400, no_envelope: 400, envelope: 503},
-    "dead_letter": {nothing: 204, no_envelope: 204},
-    "sweep": {not_json: 400, nothing: 503},
-    "replay": {nothing: 400},
-    "cleanup": {not_json: 400, nothing: 503},
-    "tcrm_monitoring_cleanup": {not_json: 400, nothing: 503},
+ANSWERS: dict[str, dict[Callable[[str], bytes], set[int]]] = {
+    "source": {not_json: {400}, no_envelope: {400}, trigger: {400, 503}},
+    "sink": {nothing: {400}, no_envelope: {400}, envelope: {503}},
+    "dead_letter": {nothing: {204}, no_envelope: {204}},
+    "sweep": {not_json: {400}, nothing: {503}},
+    "replay": {nothing: {400}},
+    "cleanup": {not_json: {400}, nothing: {503}},
+    "tcrm_monitoring_cleanup": {not_json: {400}, nothing: {503}},
 }
-"""What a function says that is told its backend and nothing else: neither project nor secrets."""
+"""What a function says that is told its backend and nothing else: neither project nor secrets. A source asks for its
+secrets first, if it has any."""
 
 
 @pytest.fixture
@@ -161,9 +163,9 @@ def test_every_function_starts_from_its_archive_and_answers(
     for target in archives.entry_points(ROOT, folder):
         with Archived(runtime, place, target, {"WAYBILL_BACKEND": "gcp"}) as function:
             answers = {asked: function.post(body=asked(folder)) for asked in ANSWERS[target]}
-        assert {asked: answer.status_code for asked, answer in answers.items()} == ANSWERS[target]
         assert "Traceback" not in function.said
-        for answer in answers.values():
+        for asked, answer in answers.items():
+            assert answer.status_code in ANSWERS[target][asked], answer.text
             assert answer.headers["Content-Type"] in ("application/problem+json", "application/json")
 
 
@@ -193,6 +195,7 @@ def test_each_integration_runs_from_its_archive(
     ga4 = {"from": {"system": "files", "path": str(rows)}}
     hub.overlay({}, milvus_to_ploomes={}, okki_to_qeasy={}, tagless_crm={"streams": {"ga4": ga4}})
     home = EmbeddedHome(hub.home)
+    home.ports.objects.put("customers", {"7": {"name": "Ana"}}, home.ports.clock.now())
     overlay = json.loads(Path(hub.environment["WAYBILL_OVERLAY"]).read_text())
     told = {**hub.environment, "WAYBILL_OVERLAY": RULES["overlay"]}
     start = partial(Archived, runtime, unpacked(folder, overlay=overlay), environment=told)
@@ -207,6 +210,7 @@ def test_each_integration_runs_from_its_archive(
             taken += 1
         assert taken
     home.close()
+    assert hub("audit", folder).document["streams"][DEPLOYED[folder]]["pending"] == 0
 
 
 def test_no_integration_is_left_out() -> None:

@@ -25,6 +25,7 @@ from google.cloud import storage
 
 from infra.entrypoints import push_body
 from infra.gcp.names import bucket_name
+from infra.wiring import Hub
 from shared.ports import Message
 from shared.record import Envelope
 from tests import archives, emulators
@@ -49,6 +50,7 @@ STREAMS: Final = {
     "milvus_to_ploomes": "customers",
     "okki_to_qeasy": "users",
     EVENTS.integration: EVENTS.stream,
+    "data_syncs": "customers_export",
 }
 ENDS: Final = {
     "source": {"rate_limit": "none"},
@@ -162,6 +164,9 @@ class Functions:
         client = storage.Client(project=project)
         client.create_bucket(bucket_name(project))
         client.close()
+        hub = Hub({**self.environment, "WAYBILL_BACKEND": "gcp", "GOOGLE_CLOUD_PROJECT": project})
+        hub.home.objects.put("customers", {str(n): {"name": "Ana"} for n in range(RECORDS)}, hub.clock.now())
+        hub.close()
         for place in self.places:
             targets = archives.entry_points(ROOT, place.name)
             if place.name in STREAMS:
