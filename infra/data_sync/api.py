@@ -219,7 +219,7 @@ class DataSyncs:
         return _answer(call, self.statuses.latest(self.hub.home, call.sync))
 
     def one(self, call: Call) -> Response:
-        return _answer(call, launch_document(self.hub.home, self.launch(call)))
+        return _answer(call, self.statuses.launch(self.hub.home, self.launch(call)))
 
     def cancel(self, call: Call) -> Response:
         try:
