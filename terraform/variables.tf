@@ -7,8 +7,11 @@ variable "environment" {
     error_message = "Name folders below functions/ that have a main.py."
   }
   validation {
-    condition     = length(setintersection(flatten([for each in values(var.environment) : keys(each)]), local.every_secret)) == 0
-    error_message = "What is a secret of a system has its place in Secret Manager."
+    condition = alltrue([
+      for name in flatten([for each in values(var.environment) : keys(each)]) :
+      !contains(local.every_secret, name) && length(regexall("TOKEN|SECRET|KEY|PASSWORD|WEBHOOK", name)) == 0
+    ])
+    error_message = "What is secret has its place in Secret Manager: name it in secrets, or leave that to the systems."
   }
 }
 
@@ -86,7 +89,7 @@ variable "secret_versions" {
 }
 
 variable "secrets" {
-  description = "Names of secrets that the functions of a folder need besides those of its systems, by the folder's name. {operations = [\"WAYBILL_ALERT_WEBHOOK\"]}"
+  description = "Names of secrets that the functions of a folder need besides those of its systems, by the folder's name. {operations = [\"WAYBILL_ALERT_WEBHOOK\"], ...}"
   type        = map(set(string))
   default     = {}
   validation {

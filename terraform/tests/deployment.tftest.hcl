@@ -49,7 +49,7 @@ run "what_may_not_be_given_is_refused" {
     overlay             = "nowhere.yaml"
     operators           = ["allUsers"]
     notification_emails = ["ana"]
-    environment         = { ploomes_to_milvus = { MILVUS_TOKEN = "not here" } }
+    environment         = { ploomes_to_milvus = { PRISMA_TOKEN_EXPORT = "not here" } }
     secrets             = { nobody = ["TOKEN"] }
   }
   expect_failures = [

@@ -203,14 +203,12 @@ def test_what_the_hub_would_refuse_is_not_planned(repository: Repository, tmp_pa
     assert "give its variable" in said
 
 
-def test_everybody_may_call_what_is_public_when_that_is_asked_for(repository: Repository) -> None:
-    workspace = initialised(repository())
-    file = workspace.root / "functions" / "operations" / "deploy.yaml"
-    file.write_text(file.read_text().replace("people: true", "people: true, public: true", 1))
-    asked, unasked = made(workspace, {"public_api": True}), made(workspace)
-    wanted = Wanted(workspace.root)
-    public = {(each["member"], each["name"]) for each in asked.grants() if each["member"] == "allUsers"}
-    assert public == {("allUsers", "operations-replay")}
+def test_everybody_may_call_what_is_public_when_that_is_asked_for(planned: Planned, repository: Repository) -> None:
+    document, wanted = planned
+    asked = made(initialised(repository()), {"public_api": True})
+    public = {str(each["name"]) for each in asked.grants() if each["member"] == "allUsers"}
+    assert public == {name for name, settings in wanted.settings.items() if settings.get("public")} != set()
     assert {each.role for each in asked.grants() if each["member"] == "allUsers"} == {INVOKER}
     assert list(rules.people_call_what_is_theirs(asked, wanted)) == []
-    assert list(rules.nothing_is_public_unless_asked(unasked, wanted)) == []
+    assert list(rules.nothing_is_public_unless_asked(asked, wanted)) != []
+    assert list(rules.nothing_is_public_unless_asked(Plan(document), wanted)) == []

@@ -126,6 +126,7 @@ PLANTED: list[tuple[Rule, str, Callable[[Values], None] | None, str]] = [
         'module.channel["ploomes_to_milvus-records"].google_pubsub_subscription.dead', REMOVED, "dead letters are lost",
     ),
     (rules.secrets_have_no_value_here, SINK, function(environment_variables={"MILVUS_TOKEN": "x"}), "plain variable"),
+    (rules.secrets_have_no_value_here, SINK, function(environment_variables={"PRISMA_TOKEN_A": "x"}), "plain variable"),
     (
         rules.functions_have_the_secrets_that_they_need, SINK,
         function(secret_environment_variables=[]), "MILVUS_TOKEN missing",

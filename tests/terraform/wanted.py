@@ -17,7 +17,7 @@ from infra.gcp.provision import Subscription, subscriptions
 from infra.wiring import Hub
 from shared.ports import continuation_topic, dead_topic, monitoring_topic, topic_of
 from shared.stream import Stream
-from tests.terraform.workspace import NUMBER, PROJECT
+from tests.terraform.workspace import NUMBER, PROJECT, ROOT
 
 AGENT: Final = f"serviceAccount:service-{NUMBER}@gcp-sa-pubsub.iam.gserviceaccount.com"
 INVOKER: Final = "roles/run.invoker"
@@ -76,7 +76,12 @@ OTHERS: Final = (
     Grant(AGENT, "roles/iam.serviceAccountTokenCreator", "waybill-push"),
 )
 """Whoever is no function."""
-CONFIRMING: Final = frozenset({"data_manager", "google_ads"})
+CONFIRMING: Final = frozenset(
+    name
+    for name in SYSTEM_VARIABLES
+    for file in (ROOT / "infra" / "systems").rglob("*.py")
+    if name in (file.stem, file.parent.name) and "def confirm(" in file.read_text(encoding="utf8")
+)
 """Systems that say later what became of a request: the sweeper asks them."""
 
 
