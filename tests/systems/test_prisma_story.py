@@ -93,18 +93,6 @@ def test_users_go_there_are_confirmed_and_come_back(provide: Provide, tmp_path: 
         assert token not in done.notes + back.notes + provider.serve.said + str(done.document) + str(back.document)
 
 
-def test_more_files_than_are_listed_are_confirmed_all_the_same(provide: Provide, tmp_path: Path) -> None:
-    provider = provide()
-    client = Client(tmp_path / "client", provider)
-    client.overlay_with({TO: {"sink": {"batch_size": 1}}})
-    assert client("run", TO, "--stream", "users").code == 0
-    files = len(people_of(provider))
-    assert client.pending(TO, "users") == (files, files)
-    wait_until(lambda: provider.is_idle("IMPORT"), "all files are read")
-    assert len(provider.launches("IMPORT")) < files
-    assert client.swept(TO)["confirmed"] == files
-
-
 def test_what_did_not_change_is_not_sent_again(provide: Provide, tmp_path: Path) -> None:
     provider = provide()
     client = Client(tmp_path / "client", provider)
