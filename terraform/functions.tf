@@ -46,12 +46,19 @@ locals {
   ]...)
 
   every_secret = toset(flatten([for system in values(local.systems) : try(system.secrets, [])]))
-  _confirming = flatten([
-    for ends in values(local.ends) : [for system in ends.sink : system if try(local.systems[system].confirms, false)]
-  ])
+  # Integrations whose targets confirm later: whoever asks them needs what their sinks have.
+  _confirming = [
+    for name, ends in local.ends : name if anytrue([for system in ends.sink : try(local.systems[system].confirms, false)])
+  ]
+  _settings_of = {
+    for key, function in local.functions :
+    key => concat(function.secrets == "confirming" ? local._confirming : [], [function.folder])
+  }
   _systems = {
     for key, function in local.functions : key => (
-      function.secrets == "confirming" ? local._confirming :
+      function.secrets == "confirming" ? flatten([
+        for name in local._confirming : [for system in local.ends[name].sink : system if try(local.systems[system].confirms, false)]
+      ]) :
       function.secrets == "" ? [] :
       local.ends[function.folder][function.secrets]
     )
@@ -59,7 +66,7 @@ locals {
   secrets = {
     for key, function in local.functions : key => toset(concat(
       flatten([for system in local._systems[key] : try(local.systems[system].secrets, [])]),
-      tolist(lookup(var.secrets, function.folder, [])),
+      flatten([for name in local._settings_of[key] : tolist(lookup(var.secrets, name, []))]),
     ))
   }
 }
@@ -97,7 +104,7 @@ module "function" {
       WAYBILL_LOCATION     = var.region
     },
     length(local.overlays[each.value.folder]) > 0 ? { WAYBILL_OVERLAY = local.archive.overlay } : {},
-    lookup(var.environment, each.value.folder, {}),
+    [for name in local._settings_of[each.key] : lookup(var.environment, name, {})]...
   )
   secrets = {
     for name in local.secrets[each.key] : name => {

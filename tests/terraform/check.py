@@ -45,7 +45,7 @@ def of_the_plan(workspace: Workspace) -> Iterator[str]:
 
 def _of_the_text(workspace: Workspace) -> Iterator[str]:
     try:
-        workspace.terraform("fmt", "-check", "-recursive", "-diff")
+        workspace.terraform("fmt", "-check", "-recursive", "-diff", "-no-color")
     except Refused as refused:
         yield str(refused)
     for file in sorted(workspace.configuration.rglob("*.tf")):

@@ -203,6 +203,34 @@ def test_what_the_hub_would_refuse_is_not_planned(repository: Repository, tmp_pa
     assert "give its variable" in said
 
 
+def test_the_sweeper_has_what_the_sinks_have_whose_targets_confirm_later(
+    repository: Repository, tmp_path: Path
+) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("okki_to_qeasy: {sink: {system: prisma}}\n")
+    own = {
+        "okki_to_qeasy": {"PRISMA_URL": "https://bank.example.com"},
+        "ploomes_to_milvus": {"MILVUS_URL": "https://x"},
+    }
+    given = {"overlay": str(overlay), "environment": own, "secrets": {"okki_to_qeasy": ["PRISMA_TOKEN_STAFF"]}}
+    functions = made(initialised(repository()), given).by_name("cloudfunctions2_function")
+    told = {}
+    for name, each in functions.items():
+        config = each.block("service_config")
+        named = {secret["key"] for secret in config.get("secret_environment_variables") or ()}
+        told[name] = {
+            each for each in {*config["environment_variables"], *named} if each.startswith(("PRISMA", "MILVUS_U"))
+        }
+    both = {"PRISMA_URL", "PRISMA_TOKEN_STAFF"}
+    assert {name: found for name, found in told.items() if found} == {
+        "okki-to-qeasy-source": both,
+        "okki-to-qeasy-sink": both,
+        "operations-sweep": both,
+        "ploomes-to-milvus-source": {"MILVUS_URL"},
+        "ploomes-to-milvus-sink": {"MILVUS_URL"},
+    }
+
+
 def test_everybody_may_call_what_is_public_when_that_is_asked_for(planned: Planned, repository: Repository) -> None:
     document, wanted = planned
     asked = made(initialised(repository()), {"public_api": True})
