@@ -53,6 +53,7 @@ format: setup
 bench: setup .venv/bench
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.counts
+	$(BIN)/python -m tests.bench.rest
 	$(BIN)/python -m tests.bench.cold
 
 bench-full: setup .venv/bench

@@ -14,7 +14,7 @@ import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -29,6 +29,9 @@ from infra.environment import SYSTEM_VARIABLES
 from infra.log import silent
 from infra.operations import Operations
 from infra.wiring import ROOT, Hub
+from shared.accounting import Counts
+from shared.ports import Message
+from shared.stream import Stream
 from tests import emulators
 from tests.bench.counts import MESSAGE_FRAME, RECORDS, Unhurried, published
 from tests.bench.prices import AS_OF, FUNCTION_SECOND, MONTHLY, PRICES, REGION, SECRET_READ
@@ -37,8 +40,6 @@ from tests.sandbox import Sandbox
 CALL_SECONDS: Final = 1.0
 BEGIN: Final = datetime(2026, 11, 1, tzinfo=UTC)
 MONTH: Final = timedelta(days=30)
-# No time passes for whoever measures it, so nobody may wait for a rate.
-UNLIMITED: Final = {"source": {"rate_limit": "none"}, "sink": {"rate_limit": "none"}}
 READ_AGAIN: Final = {"milvus_to_ploomes": "customers", "okki_to_qeasy": "users"}
 """Streams whose systems date nothing: each run reads all there is."""
 
@@ -103,8 +104,7 @@ def platform_jobs() -> dict[str, str]:
 
 def month(environ: Mapping[str, str]) -> Month:
     """`environ` is what leads to the emulators, as in the process's environment."""
-    overlay = {file.parent.name: UNLIMITED for file in (ROOT / "functions").glob("*/integration.yaml")}
-    with Sandbox(customers=0) as sandbox, _hub({**environ, **sandbox.environment}, overlay) as hub:
+    with Sandbox(customers=0) as sandbox, _hub({**environ, **sandbox.environment}, _unlimited()) as hub:
         meter, operations = hub.google.meter, Operations(hub, silent)
         jobs: dict[str, Job] = {}
         systems: set[str] = set()
@@ -130,26 +130,35 @@ def month(environ: Mapping[str, str]) -> Month:
 
 
 def read_again(environ: Mapping[str, str], integration: str) -> dict[str, int]:
-    """What a run takes that reads a thousand records again, none of which has changed."""
-    stream = READ_AGAIN[integration]
-    ends = {**UNLIMITED, "sink": {"rate_limit": "none", "batch_size": 1_000, "lanes": 1}}
-    with (
-        Sandbox(customers=0, clients=RECORDS, users=RECORDS, ploomes_per_minute=None, qeasy_per_minute=None) as sandbox,
-        _hub({**environ, **sandbox.environment}, {integration: ends}) as hub,
-        published(hub.google.project, integration) as messages,
-    ):
-        handlers, meter = Handlers(hub, integration, silent), hub.google.meter
+    """What a run takes that reads a thousand records again, none of which has changed, in batches as they come. Where
+    there is an opposite stream, it brought them there."""
+    records = {"customers": RECORDS, "users": RECORDS}
+    with ExitStack() as stack:
+        sandbox = stack.enter_context(Sandbox(**records, ploomes_per_minute=None, qeasy_per_minute=None))
+        hub = stack.enter_context(_hub({**environ, **sandbox.environment}, _unlimited()))
+        stream = hub.streams(hub.integration(integration), READ_AGAIN[integration])[0]
+        if stream.opposite is not None:
+            _travel(hub, stream.opposite)
+        messages = stack.enter_context(published(hub.google.project, integration))
         for _ in range(2):
-            before = meter.counts()
-            answer = handlers.source(json.dumps({"stream": stream}).encode(), {})
-            _check(answer.status, 200, stream)
-            for message in islice(messages, meter.since(before)["messages"]):
-                _check(handlers.sink(push_body(message, "", 1)).status, 204, stream)
-        counts = hub.home.books.counts(answer.body["streams"][stream]["run"])
-        _check(counts.fetched, RECORDS, "records read")
-        _check(counts.delivered + counts.pending, 0, "records sent")
-        since = meter.since(before)
+            counts, since = _travel(hub, stream, messages)
+        if counts.fetched != RECORDS or counts.delivered or counts.pending:
+            raise RuntimeError(f"nothing has changed, and the books say {counts.as_dict()}")
         return _amounts(since, invocations=1 + since["messages"])
+
+
+def _travel(hub: Hub, stream: Stream, messages: Iterator[Message] | None = None) -> tuple[Counts, dict[str, int]]:
+    """A run of a stream and the delivery of its batches: the counts of the one, what both took."""
+    with ExitStack() as stack:
+        if messages is None:
+            messages = stack.enter_context(published(hub.google.project, stream.integration))
+        handlers, meter = Handlers(hub, stream.integration, silent), hub.google.meter
+        before = meter.counts()
+        answer = handlers.source(json.dumps({"stream": stream.name}).encode(), {})
+        _check(answer.status, 200, stream.name)
+        for message in islice(messages, meter.since(before).get("messages", 0)):
+            _check(handlers.sink(push_body(message, "", 1)).status, 204, stream.name)
+        return hub.home.books.counts(answer.body["streams"][stream.name]["run"]), meter.since(before)
 
 
 def usd_again(amounts: Mapping[str, int]) -> float:
@@ -162,6 +171,12 @@ def _amounts(since: Mapping[str, int], *, invocations: int = 1, **more: int) -> 
     names = ("reads", "writes", "deletes", "messages", "blob_operations")
     carried = 2 * (counts["message_bytes"] + MESSAGE_FRAME * counts["messages"])
     return {**{name: counts[name] for name in names}, "carried_bytes": carried, "invocations": invocations, **more}
+
+
+def _unlimited() -> dict[str, Any]:
+    """No time passes for whoever measures it, so nobody may wait for a rate."""
+    ends = {"source": {"rate_limit": "none"}, "sink": {"rate_limit": "none"}}
+    return {file.parent.name: ends for file in (ROOT / "functions").glob("*/integration.yaml")}
 
 
 def _secrets(systems: set[str]) -> set[str]:
