@@ -144,6 +144,9 @@ class Fetcher:
         return self._on_their_way.intersection(keys) | self.home.ledger.cells(*name, list(dict.fromkeys(keys))).keys()
 
     def remember_nameless(self, failures: Iterable[Failure]) -> None:
+        if self.stream.rules.launched == "sent":
+            # A line of a file is read once, and no later one is the same object.
+            return
         for failure in failures:
             if failure.key == f"{self.stream.source_system}:{failure.origin}":
                 self.nameless.setdefault(failure.origin, []).append(failure)

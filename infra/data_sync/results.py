@@ -56,7 +56,7 @@ def _rows_of(home: Home, sync: Sync, batch: Batch) -> Iterator[RowResult]:
             position = position or failure.position
             row.number, row.reason, row.field = failure.number, failure.reason, failure.field
         if not position and batch.lane is None and key.startswith(nameless):
-            position = key.removeprefix(nameless)
+            position = key.rpartition(":")[2]
         row.line = int(position) if position.isdecimal() else None
         yield row
 

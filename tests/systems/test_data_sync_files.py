@@ -243,22 +243,27 @@ def test_the_last_success_is_found_behind_many_others_but_not_looked_for_for_eve
 
 
 MIXED = 'id,name\r\n1,Ana\r\n2,bad\r\n3,"two\r\nlines"\r\n4,refused\r\n,nobody\r\n5,skipped\r\n6\r\n7,Eva\r\n'
-EXPECTED = [
+EXPECTED: list[dict[str, Any]] = [
     {"line": 2, "key": "1", "outcome": "delivered"},
     {"line": 3, "key": "2", "outcome": "invalid", "number": UNMAPPABLE, "reason": "it is bad", "field": "name"},
     {"line": 4, "key": "3", "outcome": "delivered"},
     {"line": 6, "key": "4", "outcome": "rejected", "number": REFUSED, "reason": "it is refused"},
-    {"line": 7, "key": "uploads:7", "outcome": "invalid", "number": 110, "reason": "it has no id", "field": "id"},
-    {"line": 8, "key": "uploads:8", "outcome": "filtered"},
-    {"line": 9, "key": "uploads:9", "outcome": "invalid", "number": UNMAPPABLE,
+    {"line": 7, "key": "uploads:LAUNCH:7", "outcome": "invalid", "number": 110, "reason": "it has no id",
+     "field": "id"},
+    {"line": 8, "key": "uploads:LAUNCH:8", "outcome": "filtered"},
+    {"line": 9, "key": "uploads:LAUNCH:9", "outcome": "invalid", "number": UNMAPPABLE,
      "reason": "it has 1 fields, and the header has 2"},
     {"line": 10, "key": "7", "outcome": "delivered"},
 ]  # fmt: skip
 
 
+def expected(launch: Launch) -> list[dict[str, Any]]:
+    return [{**row, "key": row["key"].replace("LAUNCH", str(launch.id))} for row in EXPECTED]
+
+
 def test_each_row_has_its_line_its_outcome_and_its_reason(desk: Desk) -> None:
     launch = sent(desk, MIXED)
-    assert rows(desk, launch) == EXPECTED
+    assert rows(desk, launch) == expected(launch)
     assert [list(row)[:3] for row in rows(desk, launch)] == [["line", "key", "outcome"]] * len(EXPECTED)
 
 
@@ -317,7 +322,7 @@ def test_rows_are_told_without_lines_once_the_archive_is_gone(desk: Desk) -> Non
     keyed = {row["key"]: row for row in found}
     assert keyed == {
         row["key"]: row if row["outcome"] != "delivered" else {"key": row["key"], "outcome": "delivered"}
-        for row in EXPECTED
+        for row in expected(launch)
     }
     assert [row.get("line") for row in found[-3:]] == [None] * 3
 

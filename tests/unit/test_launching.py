@@ -22,7 +22,7 @@ from infra.systems.exports import Exports, Style, file_of, part_of
 from infra.systems.uploads import open_source
 from shared.deliver import Delivery
 from shared.errors import ConfigError, Leased, MalformedEnvelope
-from shared.fetch import Order, decode_continuation, fetch
+from shared.fetch import Fetcher, Order, decode_continuation, fetch
 from shared.launches import Launch, launch_id
 from shared.launching import ask, begin, cancel, decode_summons, look, summon, summon_the_idle
 from shared.ports import FailureQuery, lease_name
@@ -189,6 +189,29 @@ def test_what_was_refused_is_tried_again_when_it_is_sent_again(world: World) -> 
     process.work()
     assert process.counts(second.run) == {"fetched": 3, "unchanged": 2, "delivered": 1}
     assert process.failures() == []
+
+
+def test_a_row_without_an_identity_is_no_other_ones_failure_than_its_files(world: World) -> None:
+    process = Launcher(world)
+    first = process.send("key,name\r\n,lost\r\n")
+    process.work()
+    process.send("key,name\r\nK1,name 1\r\n", "two")
+    process.work()
+    third = process.send("key,name\r\n,lost too\r\n", "three")
+    process.work()
+    keys = [failure.key for failure in process.failures()]
+    assert keys == [f"shelf:{launch.id}:2" for launch in (first, third)]
+    assert process.audit().counts.invalid == 2
+
+
+def test_what_could_not_be_named_is_not_held_in_memory(world: World) -> None:
+    """Nobody comes back to a line of a file."""
+    process = Launcher(world)
+    process.send("key,name\r\n" + ",lost\r\n" * 30)
+    process.work()
+    lease = process.home.leases.take(lease_name("shop", "things"))
+    fetcher = Fetcher(process.stream, process.open_source, process.home, lease, print, bool, bool)
+    assert len(process.failures()) == 30 and fetcher.nameless == {}
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from typing import BinaryIO, Final, Protocol, cast
 import msgspec
 
 from shared.errors import GuardTripped, RecordError, TransientError
+from shared.launches import launch_id
 from shared.ports import Clock, Page, Row, Window
 from shared.record import content_hash, version_at
 from shared.tabular import IDENTITY, START, Format, Identities, Parsed, Refused, open_table, read
@@ -184,7 +185,8 @@ class Tables:
         version = version_at(file.instant, f"{parsed.line:012d}.{salt}")
         position = str(parsed.line) if self._store.is_one_file else f"{file.name}:{parsed.line}"
         if identities is None:
-            return Row(str(parsed.line), version, position, data, problem=problem)
+            # The same line of another file is another object.
+            return Row(f"{launch_id(file.instant)}:{parsed.line}", version, position, data, problem=problem)
         if problem is None:
             try:
                 identity = data[IDENTITY] = identities.of(data)
