@@ -23,8 +23,8 @@ class Launch(msgspec.Struct, frozen=True):
     integration: str
     stream: str
     id: int
-    """Milliseconds since 1970 of when it was asked for, a little later where that number was given before: so launches
-    of a stream are in the order of their numbers."""
+    """Milliseconds since 1970 of when it was asked for, or one more than the newest has where that is not less: so
+    launches of a stream are in the order of their numbers."""
     scheduled_at: datetime
     state: LaunchState = "waiting"
     """`waiting` may be said of one whose run has begun (a crash came before the mark), never the other way round."""

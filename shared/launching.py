@@ -50,7 +50,10 @@ class Look(msgspec.Struct, frozen=True):
 
 
 def ask(home: Home, launch: Launch) -> Launch:
-    """Writes a launch under its number, or under the next one that is not given."""
+    """Writes a launch under its number, or under the next one that is not given, behind all that are: a clock that was
+    set back would make the rows of a later file older than those of an earlier one."""
+    for newest in home.launches.recent(launch.integration, launch.stream, 1):
+        launch = msgspec.structs.replace(launch, id=max(launch.id, newest.id + 1))
     while not home.launches.add(launch):
         launch = msgspec.structs.replace(launch, id=launch.id + 1)
     return launch

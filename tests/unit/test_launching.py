@@ -163,6 +163,18 @@ def test_files_are_read_in_the_order_in_which_they_were_sent(world: World) -> No
     assert process.audit().balanced
 
 
+def test_a_later_file_is_the_newer_one_though_the_clock_was_set_back(world: World) -> None:
+    process = Launcher(world)
+    first = process.send(rows(name="before"))
+    process.work()
+    world.clock.jump(-3600)
+    second = process.send(rows(name="after"), "two")
+    process.work()
+    assert second.id == first.id + 1 and second.scheduled_at < first.scheduled_at
+    assert process.counts(second.run) == {"fetched": ROWS, "delivered": ROWS}
+    assert names_at(world) == expected(name="after")
+
+
 def test_what_the_target_still_holds_is_unchanged_and_what_others_changed_is_sent_again(world: World) -> None:
     process = Launcher(world)
     process.send(rows(count=6))
