@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -16,6 +16,8 @@ FINDABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 """The names of fields by whose value an object can be found."""
 MOST: Final = 1000
 """How many ids, values or objects one call takes or gives."""
+TICK: Final = timedelta(microseconds=1)
+"""As finely as both homes keep an instant."""
 
 
 class Object(msgspec.Struct, frozen=True):
@@ -39,7 +41,8 @@ class Objects(Protocol):
 
     def put(self, kind: str, objects: Mapping[str, Mapping[str, Any]], at: datetime) -> None:
         """Sets these fields of these objects and leaves their other fields as they are, whoever else writes meanwhile.
-        An object that holds all of it already keeps its `changed_at`; one that is not there is made."""
+        An object that holds all of it already keeps its `changed_at`, and one that changes never goes back in time,
+        whatever the clocks of its writers say (`later`); one that is not there is made."""
 
     def remove(self, kind: str, ids: Sequence[str]) -> None:
         """One that is not there is none the less removed."""
@@ -56,6 +59,11 @@ class Objects(Protocol):
 
     def fields(self, kind: str) -> list[str]:
         """The names of all fields that any object of the kind ever had, in the order in which they came up."""
+
+
+def later(at: datetime, before: datetime) -> datetime:
+    """When an object changed that had changed before: its versions are in the order in which they were written."""
+    return max(at, before + TICK)
 
 
 def check_findable(field: str) -> None:

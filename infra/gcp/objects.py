@@ -20,7 +20,7 @@ from infra.gcp.errors import Conflict
 from infra.gcp.names import document_id, key_id
 from infra.gcp.store import COMMIT_BYTES, FIRST_PAGE, Document, Path, Query, Store, Write, instant
 from shared.errors import StoreUnavailable
-from shared.objects import Object, check_findable, text_of
+from shared.objects import Object, check_findable, later, text_of
 
 SHARDS: Final = "0123456789abcdef"
 """Of an object, the first letter of its document's id."""
@@ -163,10 +163,11 @@ def _write(kind: str, id: str, fields: Mapping[str, Any], held: Document | None,
     if held is not None and text == held.fields["fields"]:
         return None
     found_by = [_token(name, value) for name, each in after.items() if (value := text_of(name, each)) is not None]
-    changed = {"fields": text, "found_by": found_by, "changed_at": at}
+    changed = {"fields": text, "found_by": found_by}
     if held is None:
-        return Write(path, {"id": id, "shard": path[-1][0], **changed}, "create")
-    return Write(path, changed, "update", held.version)
+        return Write(path, {"id": id, "shard": path[-1][0], **changed, "changed_at": at}, "create")
+    changed_at = later(at, _object(held).changed_at)
+    return Write(path, {**changed, "changed_at": changed_at}, "update", held.version)
 
 
 def _cut(writes: Mapping[str, Write]) -> Iterator[list[str]]:

@@ -12,7 +12,7 @@ import msgspec
 
 from infra.local.database import Database
 from infra.local.schema import INDEX, instant, micros
-from shared.objects import Object, check_findable
+from shared.objects import Object, check_findable, later
 
 _AT_ONCE: Final = 900
 """How many values a question has: every SQLite takes 999."""
@@ -66,13 +66,14 @@ class LocalObjects:
         def work(connection: sqlite3.Connection) -> None:
             held = _held(connection, kind, list(objects))
             for id, fields in objects.items():
-                before = held[id].fields if id in held else None
-                after = {**(before or {}), **fields}
-                if before is None or _encode(after) != _encode(before):
+                before = held.get(id)
+                after = {**(before.fields if before is not None else {}), **fields}
+                if before is None or _encode(after) != _encode(before.fields):
+                    changed_at = at if before is None else later(at, before.changed_at)
                     connection.execute(
                         "INSERT INTO objects VALUES (?1, ?2, ?3, ?4) ON CONFLICT (kind, id) DO UPDATE SET "
                         "changed_at = ?3, fields = ?4",
-                        (kind, id, micros(at), _encode(after).decode()),
+                        (kind, id, micros(changed_at), _encode(after).decode()),
                     )
             connection.executemany(
                 "INSERT OR IGNORE INTO object_fields (kind, name) VALUES (?, ?)",

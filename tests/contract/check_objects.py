@@ -94,6 +94,16 @@ class KeepsTheTime(Around):
             self.inner.put(kind, {id: fields}, made.setdefault(id, at))
 
 
+class GoesBackInTime(Around):
+    """Believes the clock of whoever writes."""
+
+    def put(self, kind: str, objects: Mapping[str, Mapping[str, Any]], at: datetime) -> None:
+        held = self.inner.get(kind, list(objects))
+        self.inner.remove(kind, list(objects))
+        whole = {id: {**(held[id].fields if id in held else {}), **fields} for id, fields in objects.items()}
+        self.inner.put(kind, whole, at)
+
+
 class LosesOddNames(Around):
     def put(self, kind: str, objects: Mapping[str, Mapping[str, Any]], at: datetime) -> None:
         plain = {
@@ -193,6 +203,16 @@ def check_an_object_says_when_it_changed_and_not_when_it_was_written(world: Worl
     for second, fields in enumerate(({"one": True}, {"new": None}, {"list": [1, [2]]}, {"text": ""}), start=2):
         put(PEOPLE, {"a": fields, "b": {}}, at(second))
         assert changed_at() == second
+
+
+@contract(breaks("believes every clock", objects=GoesBackInTime))
+def check_of_two_changes_of_an_object_the_second_is_the_later_one_whatever_the_clocks_say(world: World) -> None:
+    world.here.objects.put(PEOPLE, {"a": {"x": 1}}, at(5))
+    for turn, second in enumerate((5, 3, 5), start=1):
+        world.there.objects.put(PEOPLE, {"a": {"x": str(turn)}}, at(second))
+        (found,) = world.here.objects.get(PEOPLE, ["a"]).values()
+        assert (found.fields["x"], found.changed_at) == (str(turn), at(5 + turn / 1_000_000))
+        assert changed(world, at(5), END) == [found]
 
 
 @contract(breaks("writes half of many", objects=HalfOfMany))

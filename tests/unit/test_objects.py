@@ -39,10 +39,12 @@ class Model:
     def put(self, kind: str, objects: dict[str, dict[str, Any]], at: datetime) -> None:
         held = self.kinds[kind]
         for id, fields in objects.items():
-            before = held[id].fields if id in held else None
-            after = {**(before or {}), **fields}
-            if json.dumps(before) != json.dumps(after):
+            before = held.get(id)
+            after = {**(before.fields if before is not None else {}), **fields}
+            if before is None:
                 held[id] = Object(id, after, at)
+            elif json.dumps(before.fields) != json.dumps(after):
+                held[id] = Object(id, after, max(at, before.changed_at + timedelta(microseconds=1)))
         names = [*self.names[kind], *(name for fields in objects.values() for name in fields)]
         self.names[kind] = list(dict.fromkeys(names))
 
