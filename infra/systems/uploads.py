@@ -11,16 +11,17 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from infra.systems import Connection
-from infra.systems.files.reading import Changed, File, Tables
+from infra.systems.files.reading import GZIP, Changed, File, Tables
 from shared.errors import ConfigError, StoreUnavailable, TransientError
 from shared.launches import Launch, launch_id
 from shared.ports import Blobs, Home, Window
-from shared.tabular import Format
+from shared.tabular import Format, Refused
 
 PIECE: Final = 1 << 20
 """Bytes that are asked for at a time, and held in memory."""
 THE_FILE: Final = "the file"
 """What people call the only file there is. Its launch has its number."""
+_CURE: Final = "mend the file and send it again: its launch is over"
 
 
 def open_source(connection: Connection, read: str) -> Tables:
@@ -36,7 +37,7 @@ def open_source(connection: Connection, read: str) -> Tables:
     if connection.page_size < 1:
         raise ConfigError("a page without rows", cure="set source.page_size to 1 or more")
     store = Uploads(connection.own_home(), *connection.stream)
-    return Tables("uploads", store, lambda name: format, connection.page_size, connection.clock)
+    return Tables("uploads", store, lambda name: format, connection.page_size, connection.clock, cure=_CURE)
 
 
 class Uploads:
@@ -59,6 +60,8 @@ class Uploads:
                 yield _file(each)
 
     def open(self, file: File, offset: int) -> io.RawIOBase:
+        if not file.generation:
+            raise Changed
         return _Pieces(self._home.blobs, file.generation, offset)
 
     def is_unchanged(self, file: File) -> bool:
@@ -89,10 +92,13 @@ class _Pieces(io.RawIOBase):
         if not self._piece:
             try:
                 self._piece = memoryview(self._blobs.read(self._name, self._offset, PIECE))
-            except (FileNotFoundError, ConfigError) as error:
+            except FileNotFoundError as error:
                 raise Changed from error
             except StoreUnavailable as error:
                 raise TransientError(f"the file cannot be read: {error}") from error
+            if not self._offset and bytes(self._piece[: len(GZIP)]) == GZIP:
+                # Its bytes were counted when it came, and nobody knows how many more it would turn into.
+                raise Refused("it is compressed: files are sent as they are")
             self._offset += len(self._piece)
         size = min(len(buffer), len(self._piece))
         buffer[:size] = self._piece[:size]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ import pytest
 
 import shared.group
 import shared.launching
+from infra.local.blobs import LocalBlobs
 from infra.systems import Connection
 from infra.systems.exports import Exports, Style, file_of, part_of
 from infra.systems.uploads import open_source
@@ -93,10 +95,10 @@ class Launcher(Process):
             return self.fetch(Order(summoned=True))
         return super().go_on(claimed)
 
-    def send(self, text: str, name: str = "one") -> Launch:
+    def send(self, text: str | bytes, name: str = "one") -> Launch:
         """What the API does with a file before it answers."""
         file = f"uploads/{name}"
-        size = self.home.blobs.write_pieces(file, [text.encode()])
+        size = self.home.blobs.write_pieces(file, [text.encode() if isinstance(text, str) else text])
         at = self.home.clock.now()
         launch = Launch(self.stream.integration, self.stream.name, launch_id(at), scheduled_at=at, file=file, size=size)
         launch = ask(self.home, launch)
@@ -243,6 +245,35 @@ def test_a_file_that_cannot_be_read_finishes_its_launch_and_keeps_no_other_one_w
     assert reason in seen.message and "uploads/" not in seen.message
     assert look(process.home, good).status == "finished"
     assert names_at(world) == expected()
+
+
+def test_a_packed_file_is_not_unpacked_and_says_what_to_do(world: World) -> None:
+    process = Launcher(world)
+    launch = process.send(gzip.compress(rows(count=1_000).encode()))
+    process.work()
+    run = process.home.runs.get(launch.run)
+    assert run is not None and (run.fetched, run.cure) == (0, "mend the file and send it again: its launch is over")
+    assert look(process.home, launch).message == "the file: it is compressed: files are sent as they are"
+
+
+def test_a_file_that_must_not_be_read_at_the_moment_is_read_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a bucket refuses this process for want of a role."""
+    process = Launcher(world)
+    launch = process.send(rows())
+
+    def refused(self: LocalBlobs, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        raise ConfigError("reading: 403")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalBlobs, "read", refused)
+        with pytest.raises(ConfigError, match="403"):
+            process.fetch(Order(summoned=True))
+    assert look(process.home, launch).status == "running"
+    process.work()
+    assert names_at(world) == expected()
+    assert (look(process.home, launch).status, look(process.home, launch).message) == ("finished", "")
 
 
 def test_a_launch_that_was_cancelled_never_begins(world: World) -> None:

@@ -93,7 +93,13 @@ class Tables:
     """The source of all rows of all files of a store."""
 
     def __init__(
-        self, system: str, store: Store, format_of: Callable[[str], Format], page_size: int, clock: Clock
+        self,
+        system: str,
+        store: Store,
+        format_of: Callable[[str], Format],
+        page_size: int,
+        clock: Clock,
+        cure: str = _CURE,
     ) -> None:
         self.system = system
         self.location = store.location
@@ -101,6 +107,7 @@ class Tables:
         self._format_of = format_of
         self._size = page_size
         self._clock = clock
+        self._cure = cure
 
     def now(self) -> datetime:
         return self._clock.now()
@@ -127,7 +134,7 @@ class Tables:
                 refusals.add(file.name, "it is compressed, and damaged or cut off")
             except OSError as error:
                 raise TransientError(f"{file.name} cannot be read ({type(error).__name__})") from error
-        refusals.trip_if_any()
+        refusals.trip_if_any(self._cure)
 
     def _files(self, window: Window, place: Place | None, refusals: Refusals) -> Iterator[File]:
         """What is left to read, oldest first, the one that is read half first of all."""
@@ -220,11 +227,11 @@ class Refusals:
         self.count += 1
         self.reason = self.reason or f"{name}: {reason}"
 
-    def trip_if_any(self) -> None:
+    def trip_if_any(self, cure: str) -> None:
         if self.count:
             more = f" (and {self.count - 1} more like it)" if self.count > 1 else ""
             others = "" if self.is_alone else "; all other files were read"
-            raise GuardTripped(f"{self.reason}{more}{others}", cure=_CURE)
+            raise GuardTripped(f"{self.reason}{more}{others}", cure=cure)
 
 
 def _skip(text: BinaryIO, offset: int) -> None:
