@@ -16,7 +16,7 @@ from infra.entrypoints import Handlers, Reply
 from infra.local.bus import Claimed
 from infra.log import notice_to
 from infra.operations import Operations
-from infra.report import stream_report
+from infra.report import error_of, stream_report
 from infra.wiring import Hub
 from shared.accounting import Counts
 from shared.errors import AuthError, ConfigError, Leased, StoreUnavailable, TransientError, WaybillError
@@ -192,6 +192,8 @@ class StreamRun(msgspec.Struct):
     runs: list[Run] = []
     state: str = "settled"
     error: WaybillError | None = None
+    unreadable: Run | None = None
+    """A launch whose file could not be read, where others came behind it."""
     seconds: float = 0.0
 
     def report(self, hub: Hub) -> dict[str, Any]:
@@ -209,6 +211,8 @@ class StreamRun(msgspec.Struct):
             report = stream_report(hub.home, self.runs[-1], self.runs[:-1], self.seconds)
             if self.state != "settled":
                 report["state"] = self.state
+            elif self.unreadable is not None:
+                report |= {"state": "failed", "error": error_of(self.unreadable)}
         if self.error is not None and "error" not in report:
             report["error"] = {
                 "class": type(self.error).__name__,
@@ -330,6 +334,7 @@ def read_stream(
         watch()
     if failure:
         raise failure[0]
+    result.unreadable = next((run for run in result.runs[:-1] if run.abandoned), None)
     worked_on = {run.id for run in result.runs}
     result.runs = [*(run for run in before if run.id not in worked_on), *result.runs]
     # A launch may have nothing that waits.

@@ -1,0 +1,58 @@
+"""Data syncs as people and the bus run them: the shipped ones on an embedded home, without the API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from infra.cli import exit_code
+from infra.entrypoints import Handlers
+from infra.log import silent
+from infra.runner import run_streams
+from infra.wiring import Hub
+from shared.fetch import Order
+from shared.launches import Launch, launch_id
+from shared.launching import Summons, ask
+from tests.unit.fakes import spare_the_disk
+
+NAME = "data_syncs"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    spare_the_disk(monkeypatch)
+    made = Hub({"WAYBILL_HOME": str(tmp_path)})
+    yield made
+    made.close()
+
+
+def send(hub: Hub, stream: str, text: str) -> Launch:
+    """What the API does with a file, but for the summons."""
+    at = hub.clock.now()
+    launch = Launch(NAME, stream, launch_id(at), at)
+    launch = ask(hub.home, msgspec.structs.replace(launch, file=f"uploads/{NAME}/{stream}/{at.timestamp()}"))
+    hub.home.blobs.write(launch.file, text.encode())
+    return launch
+
+
+def run(hub: Hub, stream: str) -> dict[str, Any]:
+    (result,) = run_streams(hub, NAME, hub.streams(hub.integration(NAME), stream), Order(), silent)
+    return result.report(hub)
+
+
+def summon(hub: Hub, stream: str) -> Any:
+    return Handlers(hub, NAME, silent).go_on(msgspec.json.encode(Summons(NAME, stream, 0)))
+
+
+def test_a_file_that_cannot_be_read_is_told_although_the_next_one_could(hub: Hub) -> None:
+    send(hub, "customers_import", "\n")
+    send(hub, "customers_import", "id\n1\n")
+    report = run(hub, "customers_import")
+    assert (report["state"], report["delivered"], exit_code([report])) == ("failed", 1, 9)
+    assert report["error"]["message"] == "the file: its first line is empty: there is no header"
+    assert hub.home.runs.state(NAME, "customers_import").consecutive_failures == 0
+    assert exit_code([run(hub, "customers_import")]) == 0
