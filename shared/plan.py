@@ -70,7 +70,8 @@ def judge_page(rows: Any, stream: Stream, home: Home, sink: Sink, plan: StreamPl
     cells = home.ledger.cells(stream.integration, stream.name, keys)
     theirs = [home.ledger.cells(stream.integration, other, keys) for other in stream.others]
     for record in records:
-        cell = cells.get(record.key)
+        # A launch that gives everything gives it anew, whatever was delivered before.
+        cell = cells.get(record.key) if stream.rules.launched != "whole" else None
         outcome = judge_version(record, cell, stream.on_conflict, replaying=False)
         if cell is None and left_out(record, dated):
             outcome = Outcome.FILTERED

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from infra import queries
 from infra.cli import exit_code
 from infra.entrypoints import Handlers
 from infra.log import silent
@@ -56,3 +57,11 @@ def test_a_file_that_cannot_be_read_is_told_although_the_next_one_could(hub: Hub
     assert report["error"]["message"] == "the file: its first line is empty: there is no header"
     assert hub.home.runs.state(NAME, "customers_import").consecutive_failures == 0
     assert exit_code([run(hub, "customers_import")]) == 0
+
+
+def test_a_plan_of_an_export_says_that_everything_goes(hub: Hub) -> None:
+    send(hub, "customers_import", "id\n1\n2\n")
+    for stream in ("customers_import", "customers_export"):
+        assert exit_code([run(hub, stream)]) == 0
+    planned = queries.plan(hub, NAME, "customers_export")["streams"]["customers_export"]
+    assert (planned["fetched"], planned["delivered"]) == (2, 2)
