@@ -65,3 +65,12 @@ def test_a_plan_of_an_export_says_that_everything_goes(hub: Hub) -> None:
         assert exit_code([run(hub, stream)]) == 0
     planned = queries.plan(hub, NAME, "customers_export")["streams"]["customers_export"]
     assert (planned["fetched"], planned["delivered"]) == (2, 2)
+
+
+def test_what_another_data_sync_deleted_is_not_missing(hub: Hub) -> None:
+    send(hub, "customers_import", "id\n1\n2\n")
+    send(hub, "customers_delete", "id\n2\n")
+    for stream in ("customers_import", "customers_delete"):
+        assert exit_code([run(hub, stream)]) == 0
+    found = queries.audit(hub, NAME, deep=True)
+    assert (found["balanced"], found["unaccounted"]) == (True, [])
