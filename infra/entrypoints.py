@@ -200,8 +200,9 @@ class Handlers:
         return self.reply([run], stream)
 
     def begin(self, data: bytes, otherwise: str) -> Reply:
-        """A summons: begins the launches that wait, and goes on with what was left. 204 once nothing waits, 503 while
-        another run holds the stream."""
+        """A summons: begins the launches that wait, and goes on with what was left. 204 once nothing waits or the rest
+        is handed over, 503 while another run holds the stream, or where one stopped or could not be read at the
+        moment."""
         try:
             stream = self.stream(decode_summons(data).stream)
         except (MalformedEnvelope, ConfigError):
@@ -222,7 +223,7 @@ class Handlers:
             return Reply(503, wait=stream.redeliver_after, error=error)
         if not runs or not runs[-1].resumable or runs[-1].state == "yielded":
             return Reply(204)
-        return self.reply(runs, stream)
+        return msgspec.structs.replace(self.reply(runs, stream), status=503, wait=stream.redeliver_after)
 
     def trigger(self, body: bytes, headers: Mapping[str, str], time_is_up: Callable[[], bool]) -> Reply:
         try:

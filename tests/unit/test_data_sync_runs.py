@@ -11,13 +11,16 @@ import pytest
 
 from infra import queries
 from infra.cli import exit_code
+from infra.clock import SystemClock
 from infra.entrypoints import Handlers
+from infra.local.blobs import LocalBlobs
 from infra.log import silent
 from infra.runner import run_streams
 from infra.wiring import Hub
+from shared.errors import StoreUnavailable
 from shared.fetch import Order
 from shared.launches import Launch, launch_id
-from shared.launching import Summons, ask
+from shared.launching import Summons, ask, look
 from tests.unit.fakes import spare_the_disk
 
 NAME = "data_syncs"
@@ -74,3 +77,27 @@ def test_what_another_data_sync_deleted_is_not_missing(hub: Hub) -> None:
         assert exit_code([run(hub, stream)]) == 0
     found = queries.audit(hub, NAME, deep=True)
     assert (found["balanced"], found["unaccounted"]) == (True, [])
+
+
+def unreachable(self: LocalBlobs, name: str, offset: int = 0, length: int | None = None) -> bytes:
+    raise StoreUnavailable("cannot reach it")
+
+
+def test_a_launch_that_cannot_be_read_at_the_moment_is_summoned_again_after_a_while(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = send(hub, "customers_import", "id\n1\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalBlobs, "read", unreachable)
+        reply = summon(hub, "customers_import")
+    assert (reply.status, reply.wait) == (503, 5.0)
+    assert summon(hub, "customers_import").status == 204
+    assert look(hub.home, launch).message == ""
+
+
+def test_a_launch_that_was_stopped_is_summoned_again(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    send(hub, "customers_import", "id\n1\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(SystemClock, "stopping", property(lambda self: True))
+        assert summon(hub, "customers_import").status == 503
+    assert summon(hub, "customers_import").status == 204
