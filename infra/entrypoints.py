@@ -180,6 +180,7 @@ class Handlers:
             stream = self.stream(message.stream)
         except ConfigError as error:
             return problem(400, "not a continuation", str(error))
+        time_is_up = self.time_budget()
         try:
             run = go_on(
                 message,
@@ -187,7 +188,7 @@ class Handlers:
                 lambda: self.hub.open_source(stream),
                 self.hub.home,
                 self.notice,
-                self.time_budget(),
+                time_is_up,
                 lambda: self.hub.clock.stopping,
             )
         except Leased as error:
@@ -197,6 +198,9 @@ class Handlers:
         if run is None or run.state == "yielded":
             # Not the 202 of a trigger: Pub/Sub's emulator takes that for a refusal.
             return Reply(204)
+        if stream.rules.launched and not run.resumable:
+            # Those that wait behind it may have been summoned, in vain, between two of its slices.
+            return self.begin_waiting(stream, time_is_up)
         return self.reply([run], stream)
 
     def begin(self, data: bytes, otherwise: str) -> Reply:
@@ -207,6 +211,9 @@ class Handlers:
             stream = self.stream(decode_summons(data).stream)
         except (MalformedEnvelope, ConfigError):
             return problem(400, "neither a continuation nor a summons", otherwise)
+        return self.begin_waiting(stream, self.time_budget())
+
+    def begin_waiting(self, stream: Stream, time_is_up: Callable[[], bool]) -> Reply:
         try:
             runs = fetch(
                 stream,
@@ -214,7 +221,7 @@ class Handlers:
                 self.hub.home,
                 Order(summoned=True),
                 self.notice,
-                self.time_budget(),
+                time_is_up,
                 lambda: self.hub.clock.stopping,
             )
         except Leased as error:

@@ -162,7 +162,8 @@ class Fetcher:
                 self.give_up(run)
             elif run.resumable:
                 runs.append(self.read(run))
-                if run.state != "running":
+                # A launch that cannot be read keeps no other one waiting.
+                if run.state != "running" and not (stream.rules.launched and run.abandoned):
                     return runs
         for each in self.orders(order):
             source = self.open_source()

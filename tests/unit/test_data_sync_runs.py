@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import shared.group
 from infra import queries
 from infra.cli import exit_code
 from infra.clock import SystemClock
@@ -21,6 +22,7 @@ from shared.errors import StoreUnavailable
 from shared.fetch import Order
 from shared.launches import Launch, launch_id
 from shared.launching import Summons, ask, look
+from shared.ports import continuation_topic
 from tests.unit.fakes import spare_the_disk
 
 NAME = "data_syncs"
@@ -29,7 +31,9 @@ NAME = "data_syncs"
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     spare_the_disk(monkeypatch)
-    made = Hub({"WAYBILL_HOME": str(tmp_path)})
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("data_syncs: {source: {page_size: 20}}")
+    made = Hub({"WAYBILL_HOME": str(tmp_path / "home"), "WAYBILL_OVERLAY": str(overlay)})
     yield made
     made.close()
 
@@ -101,3 +105,49 @@ def test_a_launch_that_was_stopped_is_summoned_again(hub: Hub, monkeypatch: pyte
         patch.setattr(SystemClock, "stopping", property(lambda self: True))
         assert summon(hub, "customers_import").status == 503
     assert summon(hub, "customers_import").status == 204
+
+
+@pytest.fixture
+def slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each page is a slice."""
+    monkeypatch.setattr(shared.group, "GROUP_FILL", 0.01)
+    monkeypatch.setattr("infra.systems.uploads.PIECE", 64)
+    monkeypatch.setattr("infra.entrypoints.SLICE_SECONDS", -1.0)
+
+
+def continuation(hub: Hub) -> bytes:
+    claimed = None
+    while (found := hub.embedded.bus.claim([continuation_topic(NAME)])) is not None:
+        hub.embedded.bus.acknowledge(found)
+        claimed = found
+    assert claimed is not None
+    return claimed.message.data
+
+
+def in_slices(hub: Hub) -> Launch:
+    """A launch that is handed over behind its first slice."""
+    launch = send(hub, "customers_import", "id\n" + "".join(f"{n}\n" for n in range(60)))
+    assert summon(hub, "customers_import").status == 204
+    assert hub.home.runs.get(launch.run).state == "yielded"  # type: ignore[union-attr]
+    return launch
+
+
+@pytest.mark.usefixtures("slices")
+def test_a_launch_that_waited_while_another_was_handed_over_begins_behind_it(hub: Hub) -> None:
+    in_slices(hub)
+    second = send(hub, "customers_import", "id\nlast\n")
+    # Its summons comes between two slices, and goes for the launch before it.
+    assert summon(hub, "customers_import").status == 204
+    while hub.home.runs.get(second.run) is None:
+        assert Handlers(hub, NAME, silent).go_on(continuation(hub)).status == 204
+    assert look(hub.home, second).status != "scheduled"
+
+
+@pytest.mark.usefixtures("slices")
+def test_a_launch_whose_file_is_gone_in_the_middle_keeps_no_other_one_waiting(hub: Hub) -> None:
+    first = in_slices(hub)
+    second = send(hub, "customers_import", "id\nlast\n")
+    hub.home.blobs.delete(first.file)
+    assert summon(hub, "customers_import").status == 204
+    assert look(hub.home, first).message == "the file: it was changed or removed while it was read"
+    assert hub.home.runs.get(second.run) is not None
