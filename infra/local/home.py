@@ -45,6 +45,7 @@ class EmbeddedHome:
         self.transport = Database(folder / "bus.db", BUS, durable=False)
         ledger = LocalLedger(self.state)
         self.bus = LocalBus(self.transport, self.owners, self.clock)
+        self.blobs = LocalBlobs(folder / "blobs")
         self.ports = Home(
             leases=LocalLeases(self.state, self.owners),
             runs=LocalRuns(self.state, ledger),
@@ -54,7 +55,7 @@ class EmbeddedHome:
             failures=LocalFailures(self.state),
             confirmations=LocalConfirmations(self.state),
             bus=self.bus,
-            blobs=LocalBlobs(folder / "blobs"),
+            blobs=self.blobs,
             schedule=LocalSchedule(self.state, self.clock),
             launches=LocalLaunches(self.state),
             tokens=LocalTokens(self.state),
