@@ -24,6 +24,7 @@ from infra.quantities import Rate
 from infra.systems import Connection
 from shared.deliver import Health
 from shared.errors import ConfigError
+from shared.ledger import NEWEST_WINS
 from shared.ports import Blobs, Home, Sink, Source
 from shared.rules import Rules
 from shared.stream import Stream
@@ -160,10 +161,18 @@ class Hub:
     def rules(self, integration: str, each: config.StreamConfig) -> Rules:
         """As `mapping.py` has them, or makes them of the stream's own keys. Raises ConfigError where one is missing."""
         found = self.mapped(integration, each.name)
-        if isinstance(found, Rules):
-            return found
+        rules = found if isinstance(found, Rules) else self._made(found, integration, each)
+        if rules.launched and each.on_conflict != NEWEST_WINS:
+            raise ConfigError(
+                f"{integration}, stream {each.name}: on_conflict: {each.on_conflict} would take the rows of each later "
+                "launch for those of other objects",
+                cure="remove on_conflict: of two rows about one object the later one wins",
+            )
+        return rules
+
+    def _made(self, make: Callable[[Mapping[str, Any]], Rules], integration: str, each: config.StreamConfig) -> Rules:
         try:
-            return found({key: _read(value) for key, value in each.options.items()})
+            return make({key: _read(value) for key, value in each.options.items()})
         except RefusedFile as error:
             raise ConfigError(str(error), cure=f"./waybill check {integration}") from error
         except ConfigError as error:

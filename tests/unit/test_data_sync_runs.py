@@ -166,3 +166,13 @@ def test_clean_up_removes_what_a_killed_upload_left(hub: Hub) -> None:
     assert not old.exists()
     assert new.exists(), "it may be on its way"
     assert hub.home.blobs.read(launch.file) == b"id\n1\n"
+
+
+@pytest.mark.parametrize("stays", ["first", "invalid"])
+def test_a_launch_is_no_other_object_than_the_one_before(hub: Hub, stays: str) -> None:
+    """Rows are known by their line, so that each later file's would give way to the first one's, or both be refused."""
+    (hub.embedded.folder.parent / "overlay.yaml").write_text(
+        f"data_syncs: {{streams: {{customers_import: {{on_conflict: {stays}}}}}}}"
+    )
+    (mistake,) = queries.check(Hub(dict(hub.environ)), NAME)["mistakes"]
+    assert f"on_conflict: {stays}" in str(mistake) and "remove on_conflict" in mistake["cure"]
