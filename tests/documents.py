@@ -9,7 +9,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 OPERATING: Final = ROOT / "docs" / "operating.md"
-DOCUMENTS: Final = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+DOCUMENTS: Final = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "terraform" / "README.md"])
 _COMMAND: Final = re.compile(r"^ *\$ (.*)$", re.MULTILINE)
 
 Table = dict[str, dict[str, str]]
