@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from infra.gcp.calls import Lazy, Patience
 from infra.gcp.errors import is_missing, translated
 from shared.errors import ConfigError
+from shared.ports import Blobs
 
 if TYPE_CHECKING:
     from google.cloud.storage import Bucket, Client
@@ -67,6 +68,18 @@ class GoogleBlobs:
                 return b""
             raise
 
+    def size(self, name: str) -> int:
+        _check(name)
+        try:
+            with translated(f"looking at {name}"):
+                blob = self._bucket().blob(name)
+                blob.reload(**self._options())
+                return int(blob.size)
+        except ConfigError as error:
+            if is_missing(error):
+                raise FileNotFoundError(name) from error
+            raise
+
     def delete(self, name: str) -> None:
         _check(name)
         try:
@@ -88,6 +101,37 @@ class GoogleBlobs:
         from google.cloud.storage.retry import DEFAULT_RETRY
 
         return {"retry": DEFAULT_RETRY.with_timeout(self._patience.seconds), "timeout": self._patience.seconds}
+
+
+class Below:
+    """The blobs whose names begin with a prefix, which is left out of them."""
+
+    def __init__(self, blobs: Blobs, prefix: str) -> None:
+        self._blobs = blobs
+        self._prefix = prefix
+
+    def write(self, name: str, data: bytes) -> None:
+        self._blobs.write(self._full(name), data)
+
+    def write_pieces(self, name: str, pieces: Iterable[bytes]) -> int:
+        return self._blobs.write_pieces(self._full(name), pieces)
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        return self._blobs.read(self._full(name), offset, length)
+
+    def size(self, name: str) -> int:
+        return self._blobs.size(self._full(name))
+
+    def delete(self, name: str) -> None:
+        self._blobs.delete(self._full(name))
+
+    def names(self, prefix: str) -> Iterator[tuple[str, datetime]]:
+        for name, written_at in self._blobs.names(f"{self._prefix}{prefix}"):
+            yield name.removeprefix(self._prefix), written_at
+
+    def _full(self, name: str) -> str:
+        _check(name)
+        return f"{self._prefix}{name}"
 
 
 class Pieces:

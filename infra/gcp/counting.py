@@ -53,6 +53,10 @@ class CountedBlobs:
         self._meter.add(blob_operations=1, blob_bytes=len(data))
         return data
 
+    def size(self, name: str) -> int:
+        self._meter.add(blob_operations=1)
+        return self._inner.size(name)
+
     def delete(self, name: str) -> None:
         self._meter.add(blob_operations=1)
         self._inner.delete(name)

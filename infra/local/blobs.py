@@ -53,6 +53,13 @@ class LocalBlobs:
             file.seek(offset)
             return file.read() if length is None else file.read(length)
 
+    def size(self, name: str) -> int:
+        with self._reaching(name):
+            path = self._path(name)
+            if path.is_dir():
+                raise IsADirectoryError(21, "it is a folder")
+            return path.stat().st_size
+
     def delete(self, name: str) -> None:
         path = self._path(name)
         with suppress(FileNotFoundError), self._reaching(name):
