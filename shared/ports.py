@@ -23,6 +23,7 @@ from shared.record import Operation, Record, failure_id
 if TYPE_CHECKING:
     from shared.launches import Launches
     from shared.objects import Objects
+    from shared.snapshot.history import History
     from shared.tokens import Tokens
 
 RunState = Literal["running", "settled", "failed", "yielded", "stopped"]
@@ -459,6 +460,9 @@ class Blobs(Protocol):
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """Raises FileNotFoundError."""
 
+    def size(self, name: str) -> int:
+        """In bytes. Raises FileNotFoundError."""
+
     def delete(self, name: str) -> None: ...
 
     def names(self, prefix: str) -> Iterator[tuple[str, datetime]]:
@@ -601,6 +605,9 @@ class Home(msgspec.Struct, frozen=True):
     confirmations: Confirmations
     bus: Bus
     blobs: Blobs
+    snapshots: Blobs
+    """The folders of the snapshots, and nothing else."""
+    history: History
     schedule: Schedule
     launches: Launches
     tokens: Tokens

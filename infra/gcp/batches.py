@@ -68,12 +68,12 @@ class GoogleBatches:
         for start in range(0, len(batches), PUBLISHED_AT_ONCE):
             part = batches[start : start + PUBLISHED_AT_ONCE]
             try:
-                self._store.commit([Write(_path(batch), {"published_at": at}, "update") for batch in part])
+                self._store.commit([Write(batch_path(batch), {"published_at": at}, "update") for batch in part])
             except Conflict as error:
                 raise StoreUnavailable("a batch that was published is gone") from error
 
     def begin(self, batch: str, attempt: str) -> tuple[Batch | None, str]:
-        path, mark = _path(batch), new_mark()
+        path, mark = batch_path(batch), new_mark()
         earlier: str | None = None
         for _ in self._store.patience.tries():
             found = self._store.get(path)
@@ -82,7 +82,7 @@ class GoogleBatches:
             fields = found.fields
             if fields["mark"] == mark and earlier is not None:
                 # It is ours, and only the answer was lost.
-                return self._take(_batch(found), attempt, found.version), earlier
+                return self._take(read_batch(found), attempt, found.version), earlier
             if fields["state"] == "sending" and self._is_live(found):
                 raise Leased(f"batch {batch} is being sent", holder=fields["attempt"])
             earlier = fields["attempt"] if fields["state"] == "sending" else ""
@@ -91,7 +91,7 @@ class GoogleBatches:
                 (version,) = self._store.commit([Write(path, begun, "update", found.version)])
             except Conflict:
                 continue
-            return self._take(_batch(found), attempt, version), earlier
+            return self._take(read_batch(found), attempt, version), earlier
         raise StoreUnavailable(f"batch {batch}: others kept getting in between")
 
     def settle(self, settlement: Settlement) -> None:
@@ -133,8 +133,8 @@ class GoogleBatches:
                 yield batch
 
     def get(self, batch: str) -> Batch | None:
-        found = self._store.get(_path(batch))
-        return None if found is None else _batch(found)
+        found = self._store.get(batch_path(batch))
+        return None if found is None else read_batch(found)
 
     def refuse_later(self, request: str, failures: Sequence[Failure], table: str = "") -> int:
         if not failures:
@@ -163,7 +163,7 @@ class GoogleBatches:
         raise StoreUnavailable("what was refused later: others kept getting in between")
 
     def _each(self, query: Query) -> Iterator[Batch]:
-        return map(_batch, self._store.each(query))
+        return map(read_batch, self._store.each(query))
 
     def _write(self, hand: Hand, settlement: Settlement) -> None:
         batch = hand.batch
@@ -200,11 +200,11 @@ class GoogleBatches:
             hand = self._hands.get((batch, attempt))
         if hand is not None:
             return hand
-        found = self._store.get(_path(batch))
+        found = self._store.get(batch_path(batch))
         hold = _hold(batch, attempt, None if found is None else found.version)
         if found is None or not hold.mine(found.fields):
             raise Fenced(f"{hold.what} was taken over")
-        return Hand(hold, _batch(found))
+        return Hand(hold, read_batch(found))
 
     def _drop(self, batch: str, attempt: str) -> Hand | None:
         with self._lock:
@@ -222,12 +222,17 @@ def _hold(batch: str, attempt: str, version: Any) -> Hold:
     def mine(fields: Mapping[str, Any]) -> bool:
         return fields["state"] == "sending" and bool(fields["attempt"] == attempt)
 
-    return Hold(_path(batch), f"batch {batch}", mine, version)
+    return Hold(batch_path(batch), f"batch {batch}", mine, version)
 
 
 def create_batches(batches: Iterable[Batch]) -> list[Write]:
     """The writes that commit new batches; one that is there already is refused, since it may have been sent."""
-    return [Write(_path(batch.id), _fields(batch), "create") for batch in batches]
+    return [Write(batch_path(batch.id), _fields(batch), "create") for batch in batches]
+
+
+def put_batches(batches: Iterable[Batch]) -> list[Write]:
+    """Writes batches whatever is there."""
+    return [Write(batch_path(batch.id), _fields(batch)) for batch in batches]
 
 
 def present(outcomes: str, amended: Mapping[str, str]) -> str:
@@ -239,11 +244,11 @@ def present(outcomes: str, amended: Mapping[str, str]) -> str:
 
 def rename(store: Store, batch: str, key: str, other: str) -> None:
     """Puts another key in the place of one. Raises Conflict where somebody changed the batch meanwhile."""
-    found = store.get(_path(batch))
+    found = store.get(batch_path(batch))
     if found is not None:
         keys, versions = identities(found.fields)
         keys = [other if each == key else each for each in keys]
-        store.commit([Write(_path(batch), {"idents": _packed(keys, versions)}, "update", found.version)])
+        store.commit([Write(batch_path(batch), {"idents": _packed(keys, versions)}, "update", found.version)])
 
 
 def identities(fields: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -255,7 +260,7 @@ def _packed(keys: Sequence[str], versions: Sequence[str]) -> bytes:
     return zlib.compress(msgspec.json.encode((keys, versions)), 1)
 
 
-def _path(batch: str) -> Path:
+def batch_path(batch: str) -> Path:
     return "batches", document_id(batch)
 
 
@@ -288,7 +293,8 @@ def _fields(batch: Batch) -> dict[str, Any]:
     }
 
 
-def _batch(document: Document) -> Batch:
+def read_batch(document: Document) -> Batch:
+    """The batch of a document with all of its fields."""
     fields = document.fields
     keys, versions = identities(fields)
     committed = instant(fields["committed_at"])

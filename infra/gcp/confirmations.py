@@ -6,7 +6,7 @@ that holds nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ class GoogleConfirmations:
 
     def due(self, integration: str, stream: str, now: datetime) -> Iterator[Awaited]:
         where = (("waiting", "==", both(integration, stream)), ("look_at", "<=", now))
-        return map(_awaited, self._store.each(Query(("awaited",), where, order="look_at")))
+        return map(read_awaited, self._store.each(Query(("awaited",), where, order="look_at")))
 
     def note(self, awaited: Awaited) -> None:
         try:
@@ -84,6 +84,11 @@ class GoogleConfirmations:
         return writes
 
 
+def put_awaited(awaited: Iterable[Awaited]) -> list[Write]:
+    """Writes requests whatever is there."""
+    return [Write(_path(each), _fields(each)) for each in awaited]
+
+
 def _path(awaited: Awaited) -> Path:
     return "awaited", document_id(awaited.integration, awaited.stream, awaited.id)
 
@@ -91,7 +96,7 @@ def _path(awaited: Awaited) -> Path:
 def _write(path: Path, awaited: Awaited, known: Document | None) -> Write:
     if known is None:
         return Write(path, _fields(awaited), "create")
-    return Write(path, _fields(together(_awaited(known), awaited)), "update", known.version)
+    return Write(path, _fields(together(read_awaited(known), awaited)), "update", known.version)
 
 
 def _fields(awaited: Awaited) -> dict[str, Any]:
@@ -123,7 +128,8 @@ def _said(awaited: Awaited) -> dict[str, Any]:
     }
 
 
-def _awaited(document: Document) -> Awaited:
+def read_awaited(document: Document) -> Awaited:
+    """The request of a document."""
     fields = document.fields
     sent_at, look_at = instant(fields["sent_at"]), instant(fields["look_at"])
     assert sent_at is not None and look_at is not None

@@ -121,6 +121,21 @@ class GoogleFailures:
                 )
         return [*writes, *self._amend(amended)]
 
+    def as_they_are(self, failures: Sequence[Failure]) -> list[Write]:
+        """The writes of failures, open or not, whatever is there."""
+        fields = self._fields(failures, COMMIT_BYTES)
+        return [
+            Write(
+                _path(each.id),
+                fields[each.id] | (_closed(each.closed_as, each.closed_by, each.closed_at) if each.closed_at else {}),
+            )
+            for each in failures
+        ]
+
+    def whole(self, document: Document) -> Failure:
+        """The failure of a document, with its data from wherever that is."""
+        return self._failure(document)
+
     def keys(self, ids: Sequence[str]) -> dict[str, str]:
         """The key of each of these failures that is there."""
         found = self._store.get_all(_path(id) for id in ids)

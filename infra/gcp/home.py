@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from infra.clock import SystemClock
 from infra.gcp.alerts import GoogleAlerts
 from infra.gcp.batches import GoogleBatches
-from infra.gcp.blobs import GoogleBlobs
+from infra.gcp.blobs import Below, GoogleBlobs
 from infra.gcp.books import GoogleBooks
 from infra.gcp.bus import GoogleBus
 from infra.gcp.calls import Lazy, Patience
@@ -17,6 +17,7 @@ from infra.gcp.clients import connect_firestore, connect_publisher, connect_sche
 from infra.gcp.confirmations import GoogleConfirmations
 from infra.gcp.counting import CountedBlobs, Meter
 from infra.gcp.failures import GoogleFailures
+from infra.gcp.history import GoogleHistory
 from infra.gcp.launches import GoogleLaunches
 from infra.gcp.leases import GoogleLeases
 from infra.gcp.ledger import GoogleLedger
@@ -93,6 +94,8 @@ class GoogleHome:
             confirmations=confirmations,
             bus=bus,
             blobs=kept,
+            snapshots=Below(kept, "snapshots/"),
+            history=GoogleHistory(self.store, self.failures, kept),
             schedule=StoredSchedule(self.store, self.clock)
             if stored
             else GoogleSchedule(project, location, jobs, self.patience, self.meter),

@@ -30,6 +30,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "launches": ("of", "waiting"),
     "leases": (),
     "objects": ("found_by",),
+    "replacements": (),
     "runs": ("of", "open", "kind", "names"),
     "schedules": (),
     "streams": (),
@@ -54,6 +55,7 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
     "launches": ("number", "doc", "mark"),
     "leases": ("name", "token", "holder", "until", "mark"),
     "objects": ("id", "fields", "shard", "changed_at"),
+    "replacements": ("intent", "replaced"),
     "runs": ("doc", "fetched", "started_at"),
     "schedules": ("integration", "paused"),
     "streams": ("of", "state"),
@@ -72,6 +74,7 @@ COMPOSITE: Final[tuple[Index, ...]] = (
     Index("failures", (("integration", "ASCENDING"), ("closed_at", "ASCENDING"))),
     Index("launches", (("of", "ASCENDING"), ("number", "DESCENDING"))),
     Index("objects", (("shard", "ASCENDING"), ("changed_at", "ASCENDING"))),
+    Index("runs", (("of", "ASCENDING"), ("started_at", "ASCENDING"))),
     Index("runs", (("names", "CONTAINS"), ("started_at", "DESCENDING"))),
     Index("runs", (("of", "ASCENDING"), ("kind", "ASCENDING"), ("fetched", "ASCENDING"))),
 )

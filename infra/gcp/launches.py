@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -40,18 +41,23 @@ class GoogleLaunches:
 
     def get(self, integration: str, stream: str, id: int) -> Launch | None:
         found = self._store.get(_path(integration, stream, id))
-        return None if found is None else _launch(found)
+        return None if found is None else read_launch(found)
 
     def recent(self, integration: str, stream: str, most: int, before: int | None = None) -> list[Launch]:
         where: tuple[tuple[str, str, Any], ...] = (("of", "==", both(integration, stream)),)
         if before is not None:
             where = (*where, ("number", "<", before))
         query = Query(("launches",), where, order="number", descending=True)
-        return [_launch(document) for document in self._store.first(query, most)]
+        return [read_launch(document) for document in self._store.first(query, most)]
 
     def waiting(self, integration: str, stream: str) -> list[Launch]:
         query = Query(("launches",), (("waiting", "==", both(integration, stream)),))
-        return sorted((_launch(document) for document in self._store.each(query)), key=lambda launch: launch.id)
+        return sorted((read_launch(document) for document in self._store.each(query)), key=lambda launch: launch.id)
+
+
+def put_launches(launches: Iterable[Launch]) -> list[Write]:
+    """Writes launches whatever is there."""
+    return [Write(_path(each.integration, each.stream, each.id), {**_fields(each), "mark": ""}) for each in launches]
 
 
 def _path(integration: str, stream: str, id: int) -> Path:
@@ -68,5 +74,6 @@ def _fields(launch: Launch) -> dict[str, Any]:
     }
 
 
-def _launch(document: Document) -> Launch:
+def read_launch(document: Document) -> Launch:
+    """The launch of a document."""
     return _decode(document.fields["doc"])

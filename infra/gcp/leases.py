@@ -18,8 +18,11 @@ from infra.gcp.names import document_id
 from infra.gcp.store import Document, Path, Store, Write, instant
 from shared.errors import Fenced, Leased, StoreUnavailable
 from shared.ports import Clock, Lease
+from shared.snapshot.history import EXPORT, IMPORT
 
 TIME_TO_LIVE: Final = timedelta(seconds=60)
+REPLACEMENT: Final[Path] = ("replacements", "now")
+"""The intent of whoever is replacing the books (`history.py`)."""
 
 
 class GoogleLeases:
@@ -31,7 +34,13 @@ class GoogleLeases:
     def take(self, name: str) -> Lease:
         path, mark = _path(name), new_mark()
         for _ in self._store.patience.tries():
-            found = self._store.get(path)
+            documents = self._store.get_all([path, REPLACEMENT])
+            if REPLACEMENT in documents and name not in (EXPORT, IMPORT):
+                raise StoreUnavailable(
+                    "an import of a snapshot was interrupted, and nobody works before it is brought to its end",
+                    cure="export or import a snapshot, whichever: either ends it first",
+                )
+            found = documents.get(path)
             lease = Lease(name, 1 if found is None else found.fields["token"] + 1, _holder())
             if found is not None and found.fields["mark"] == mark:
                 # It is ours, and only the answer was lost.

@@ -48,7 +48,7 @@ class GoogleLedger:
 
     def scan(self, integration: str, stream: str) -> Iterator[Cell]:
         for document in self._store.each(Query((*stream_path(integration, stream), "cells"))):
-            yield _decode(document.fields[CELL])
+            yield read_cell(document)
 
     def versions(self, integration: str, stream: str) -> Iterator[tuple[str, str]]:
         for document in self._store.each(Query((*stream_path(integration, stream), "cells"))):
@@ -121,6 +121,10 @@ def cell_path(integration: str, stream: str, key: str) -> Path:
     return (*stream_path(integration, stream), "cells", key_id(key))
 
 
+def read_cell(document: Document) -> Cell:
+    return _decode(document.fields[CELL])
+
+
 def put_cells(integration: str, stream: str, cells: Sequence[Cell]) -> list[Write]:
     """Writes cells whatever is there."""
     return [Write(cell_path(integration, stream, cell.key), _fields(cell)) for cell in cells]
@@ -132,7 +136,7 @@ def _fields(cell: Cell) -> dict[str, Any]:
 
 
 def _known(document: Document | None) -> Known:
-    return Known() if document is None else Known(_decode(document.fields[CELL]), document.version)
+    return Known() if document is None else Known(read_cell(document), document.version)
 
 
 def _write(path: Path, cell: Cell, known: Known, merge: Callable[[Cell, Cell], Cell]) -> Write | None:

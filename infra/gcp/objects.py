@@ -21,6 +21,7 @@ from infra.gcp.names import document_id, key_id
 from infra.gcp.store import COMMIT_BYTES, FIRST_PAGE, Document, Path, Query, Store, Write, instant
 from shared.errors import StoreUnavailable
 from shared.objects import Object, check_findable, later, text_of
+from shared.snapshot.history import KindOfObject, Stored
 
 SHARDS: Final = "0123456789abcdef"
 """Of an object, the first letter of its document's id."""
@@ -39,8 +40,8 @@ class GoogleObjects:
         self._known: dict[str, frozenset[str]] = {}
 
     def get(self, kind: str, ids: Sequence[str]) -> dict[str, Object]:
-        found = self._store.get_all(_path(kind, id) for id in ids)
-        return {each.id: each for each in map(_object, found.values())}
+        found = self._store.get_all(object_path(kind, id) for id in ids)
+        return {each.id: each for each in map(read_object, found.values())}
 
     def find(self, kind: str, field: str, values: Sequence[str]) -> dict[str, list[str]]:
         check_findable(field)
@@ -61,7 +62,7 @@ class GoogleObjects:
         return found
 
     def _holding(self, kind: str, operator: str, value: Any, most: int) -> list[Document]:
-        query = Query(_objects(kind), (("found_by", operator, value),), fields=("id", "found_by"))
+        query = Query(objects_of(kind), (("found_by", operator, value),), fields=("id", "found_by"))
         return self._store.first(query, most)
 
     def put(self, kind: str, objects: Mapping[str, Mapping[str, Any]], at: datetime) -> None:
@@ -75,10 +76,10 @@ class GoogleObjects:
 
     def _put(self, kind: str, objects: Mapping[str, Mapping[str, Any]], at: datetime) -> dict[str, Mapping[str, Any]]:
         """Gives those that somebody else wrote meanwhile."""
-        held = self._store.get_all(_path(kind, id) for id in objects)
+        held = self._store.get_all(object_path(kind, id) for id in objects)
         writes = {}
         for id, fields in objects.items():
-            write = _write(kind, id, fields, held.get(_path(kind, id)), at)
+            write = _write(kind, id, fields, held.get(object_path(kind, id)), at)
             if write is not None:
                 writes[id] = write
         left: dict[str, Mapping[str, Any]] = {}
@@ -111,13 +112,13 @@ class GoogleObjects:
         raise StoreUnavailable(f"fields of {kind}: others kept getting in between")
 
     def remove(self, kind: str, ids: Sequence[str]) -> None:
-        paths = [_path(kind, id) for id in dict.fromkeys(ids)]
+        paths = [object_path(kind, id) for id in dict.fromkeys(ids)]
         for start in range(0, len(paths), DELETES_AT_ONCE):
             self._store.commit([Write(path, {}, "delete") for path in paths[start : start + DELETES_AT_ONCE]])
 
     def page(self, kind: str, after: str, most: int) -> list[Object]:
-        query = Query(_objects(kind), order="__name__", after=(key_id(after),) if after else ())
-        return [_object(document) for document in self._store.first(query, most)]
+        query = Query(objects_of(kind), order="__name__", after=(key_id(after),) if after else ())
+        return [read_object(document) for document in self._store.first(query, most)]
 
     def changed(
         self, kind: str, since: datetime, until: datetime, after: tuple[datetime, str] | None, most: int
@@ -126,29 +127,50 @@ class GoogleObjects:
 
         def of_shard(shard: str) -> Iterator[Document]:
             where = (("shard", "==", shard), ("changed_at", ">=", since), ("changed_at", "<", until))
-            query = Query(_objects(kind), where, order="changed_at", after=behind)
+            query = Query(objects_of(kind), where, order="changed_at", after=behind)
             return self._store.each(query, first=most // len(SHARDS) + FIRST_PAGE)
 
         in_order = heapq.merge(
             *map(of_shard, SHARDS), key=lambda document: (document.fields["changed_at"], document.id)
         )
-        return [_object(document) for document in islice(in_order, most)]
+        return [read_object(document) for document in islice(in_order, most)]
 
     def fields(self, kind: str) -> list[str]:
         found = self._store.get(_kind(kind))
         return [] if found is None else list(found.fields["names"])
 
 
+def put_kinds(store: Store, kinds: Iterable[KindOfObject]) -> list[Write]:
+    """Adds names of fields to those that are known: processes rely on what they have noted."""
+    writes = []
+    for kind in kinds:
+        found = store.get(_kind(kind.name))
+        known = [] if found is None else found.fields["names"]
+        writes.append(Write(_kind(kind.name), {"kind": kind.name, "names": [*dict.fromkeys([*known, *kind.fields])]}))
+    return writes
+
+
+def put_objects(stored: Iterable[Stored]) -> list[Write]:
+    """Writes objects whatever is there, as they were last changed."""
+    writes = []
+    for kind, each in ((one.kind, one.object) for one in stored):
+        path = object_path(kind, each.id)
+        fields = {"id": each.id, "shard": path[-1][0], **_contents(each.fields, each.changed_at)}
+        writes.append(Write(path, fields))
+    return writes
+
+
 def _kind(kind: str) -> Path:
     return "kinds", document_id(kind)
 
 
-def _objects(kind: str) -> Path:
+def objects_of(kind: str) -> Path:
+    """Where the objects of a kind are."""
     return (*_kind(kind), "objects")
 
 
-def _path(kind: str, id: str) -> Path:
-    return (*_objects(kind), key_id(id))
+def object_path(kind: str, id: str) -> Path:
+    return (*objects_of(kind), key_id(id))
 
 
 def _token(field: str, value: str) -> str:
@@ -157,17 +179,19 @@ def _token(field: str, value: str) -> str:
 
 def _write(kind: str, id: str, fields: Mapping[str, Any], held: Document | None, at: datetime) -> Write | None:
     """None where nothing changes."""
-    path = _path(kind, id)
+    path = object_path(kind, id)
     after = {**({} if held is None else _decode(held.fields["fields"])), **fields}
     text = _encode(after).decode()
     if held is not None and text == held.fields["fields"]:
         return None
-    found_by = [_token(name, value) for name, each in after.items() if (value := text_of(name, each)) is not None]
-    changed = {"fields": text, "found_by": found_by}
     if held is None:
-        return Write(path, {"id": id, "shard": path[-1][0], **changed, "changed_at": at}, "create")
-    changed_at = later(at, _object(held).changed_at)
-    return Write(path, {**changed, "changed_at": changed_at}, "update", held.version)
+        return Write(path, {"id": id, "shard": path[-1][0], **_contents(after, at)}, "create")
+    return Write(path, _contents(after, later(at, _object(held).changed_at)), "update", held.version)
+
+
+def _contents(fields: Mapping[str, Any], at: datetime) -> dict[str, Any]:
+    found_by = [_token(name, value) for name, each in fields.items() if (value := text_of(name, each)) is not None]
+    return {"fields": _encode(fields).decode(), "found_by": found_by, "changed_at": at}
 
 
 def _cut(writes: Mapping[str, Write]) -> Iterator[list[str]]:
@@ -185,7 +209,8 @@ def _cut(writes: Mapping[str, Write]) -> Iterator[list[str]]:
         yield part
 
 
-def _object(document: Document) -> Object:
+def read_object(document: Document) -> Object:
+    """The object of a document."""
     changed_at = instant(document.fields["changed_at"])
     assert changed_at is not None
     return Object(document.fields["id"], _decode(document.fields["fields"]), changed_at)

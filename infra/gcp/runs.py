@@ -48,7 +48,7 @@ class GoogleRuns:
         at = run.touched_at or run.started_at
 
         def others() -> list[Write]:
-            writes = [_write(run), *create_batches(batches), *cells_now()]
+            writes = [write_run(run), *create_batches(batches), *cells_now()]
             room = COMMIT_BYTES - LEASE_BYTES - sum(write.size for write in writes)
             return writes + self._failures.changes(failures, closures, run.id, at, room=room)
 
@@ -56,12 +56,11 @@ class GoogleRuns:
         self._leases.commit(lease, others)
 
     def finish(self, lease: Lease, run: Run, state: StreamState) -> None:
-        path, text = stream_path(run.integration, run.stream), msgspec.json.encode(state).decode()
-        writes = [_write(run), Write(path, {"of": both(run.integration, run.stream), "state": text})]
+        writes = [write_run(run), write_state(state)]
         self._leases.commit(lease, lambda: writes)
 
     def conclude(self, run: Run) -> None:
-        self._store.commit([_write(run)])
+        self._store.commit([write_run(run)])
 
     def get(self, run: str) -> Run | None:
         found = self._store.get(run_path(run))
@@ -77,8 +76,18 @@ class GoogleRuns:
         return sorted((read_run(document) for document in found), key=lambda run: run.started_at)
 
     def state(self, integration: str, stream: str) -> StreamState:
-        found = self._store.get(stream_path(integration, stream))
-        return StreamState(integration, stream) if found is None else _decode_state(found.fields["state"])
+        return read_state(self._store.get(stream_path(integration, stream)), integration, stream)
+
+
+def read_state(found: Document | None, integration: str, stream: str) -> StreamState:
+    """What a stream remembers, by its document where there is one."""
+    return StreamState(integration, stream) if found is None else _decode_state(found.fields["state"])
+
+
+def write_state(state: StreamState) -> Write:
+    """Writes what a stream remembers, whatever is there."""
+    of, text = both(state.integration, state.stream), msgspec.json.encode(state).decode()
+    return Write(stream_path(state.integration, state.stream), {"of": of, "state": text})
 
 
 def run_path(run: str) -> Path:
@@ -89,7 +98,8 @@ def read_run(document: Document) -> Run:
     return _decode(document.fields["doc"])
 
 
-def _write(run: Run) -> Write:
+def write_run(run: Run) -> Write:
+    """Writes a run, whatever is there."""
     of = both(run.integration, run.stream)
     fields: dict[str, Any] = {
         "doc": msgspec.json.encode(run).decode(),

@@ -102,7 +102,9 @@ class Store:
             snapshot = self.client().document(*path).get(**self.patience.options())
             return _document(snapshot) if snapshot.exists else None, snapshot.read_time
 
-    def get_all(self, paths: Iterable[Path], fields: Sequence[str] | None = None) -> dict[Path, Document]:
+    def get_all(
+        self, paths: Iterable[Path], fields: Sequence[str] | None = None, *, read_at: datetime | None = None
+    ) -> dict[Path, Document]:
         """Those of the documents that are there, in one round trip, with these fields or all."""
         wanted = list(dict.fromkeys(paths))
         if not wanted:
@@ -112,7 +114,7 @@ class Store:
             references = {"/".join(path): path for path in wanted}
             found = {}
             asked = [self.client().document(*path) for path in wanted]
-            snapshots = self.client().get_all(asked, fields, **self.patience.options())
+            snapshots = self.client().get_all(asked, fields, read_time=read_at, **self.patience.options())
             for snapshot in snapshots:
                 if snapshot.exists:
                     found[references[snapshot.reference.path]] = _document(snapshot)
@@ -176,6 +178,13 @@ class Store:
             snapshots = list(self._query(query).limit(most).get(**self.patience.options()))
             self.meter.add(calls=1, reads=max(1, len(snapshots)))
             return [_document(snapshot) for snapshot in snapshots]
+
+    def ids(self, collection: Path) -> Iterator[str]:
+        """Of all documents of a collection, and of those that are not there but have something below them."""
+        with translated(f"listing {collection[-1]}"):
+            for reference in self.client().collection(*collection).list_documents(**self.patience.options()):
+                self.meter.add(reads=1)
+                yield reference.id
 
     def count(self, query: Query) -> int:
         found = int(self._aggregate(query, lambda asked: asked.count()))

@@ -24,7 +24,7 @@ from shared.monitoring import failure_rows, monitored
 from shared.outcome import LETTERS
 from shared.ports import Batch, Closure, Failure, Run, Settlement
 
-_FIELDS = (
+FIELDS = (
     "id, run, integration, stream, kind, lane, state, published_at, attempt, attempts, committed_at, touched_at, "
     "blob, at, length, rules, amended, outcomes, idents"
 )
@@ -51,10 +51,10 @@ class LocalBatches:
         owner = self._owners.mine()
 
         def work(connection: sqlite3.Connection) -> tuple[Batch | None, str]:
-            row = connection.execute(f"SELECT {_FIELDS}, owner FROM batches WHERE id = ?", (batch,)).fetchone()
+            row = connection.execute(f"SELECT {FIELDS}, owner FROM batches WHERE id = ?", (batch,)).fetchone()
             if row is None or row[6] == "settled":
                 return None, ""
-            found = _batch(row[:-1])
+            found = read_batch(row[:-1])
             if found.state == "sending" and self._is_live(found.attempt, row[-1]):
                 raise Leased(f"batch {batch} is being sent", holder=row[-1])
             earlier = found.attempt if found.state == "sending" else ""
@@ -155,11 +155,11 @@ class LocalBatches:
         while True:
             with self._database.reading() as connection:
                 rows = connection.execute(
-                    f"SELECT {_FIELDS}, seq FROM batches WHERE {where} AND seq > ? ORDER BY seq LIMIT 100",
+                    f"SELECT {FIELDS}, seq FROM batches WHERE {where} AND seq > ? ORDER BY seq LIMIT 100",
                     (*values, last),
                 ).fetchall()
             for row in rows:
-                yield _batch(row[:-1])
+                yield read_batch(row[:-1])
             if len(rows) < 100:
                 return
             last = rows[-1][-1]
@@ -246,7 +246,7 @@ def _present(outcomes: str, amended: str) -> str:
 def insert_batches(connection: sqlite3.Connection, batches: Sequence[Batch]) -> None:
     """Writes batches inside a transaction of another table's."""
     connection.executemany(
-        f"INSERT INTO batches ({_FIELDS}, owner) VALUES ({','.join('?' * 19)}, '')",
+        f"INSERT INTO batches ({FIELDS}, owner) VALUES ({','.join('?' * 19)}, '')",
         [
             (
                 b.id,
@@ -287,7 +287,8 @@ def amend_batches(connection: sqlite3.Connection, closures: Sequence[Closure]) -
         )
 
 
-def _batch(row: tuple[Any, ...]) -> Batch:
+def read_batch(row: tuple[Any, ...]) -> Batch:
+    """The batch of a row of `FIELDS`."""
     keys, versions = _idents(row[18])
     committed = instant(row[10])
     assert committed is not None

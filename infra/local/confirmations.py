@@ -13,9 +13,7 @@ from infra.local.database import Database
 from infra.local.schema import instant, micros
 from shared.confirm import Awaited, together
 
-_FIELDS = (
-    "id, integration, stream, batch, records, sent_at, look_at, looks, state, refused, repeats, warnings, ended_at"
-)
+FIELDS = "id, integration, stream, batch, records, sent_at, look_at, looks, state, refused, repeats, warnings, ended_at"
 _OF = "integration = ? AND stream = ? AND id = ?"
 _PAGE = 100
 _counts = msgspec.json.Decoder(dict[str, int]).decode
@@ -30,11 +28,11 @@ class LocalConfirmations:
         while True:
             with self._database.reading() as connection:
                 rows = connection.execute(
-                    f"SELECT {_FIELDS} FROM awaited WHERE integration = ? AND stream = ? AND state = 'pending' "
+                    f"SELECT {FIELDS} FROM awaited WHERE integration = ? AND stream = ? AND state = 'pending' "
                     f"AND look_at <= ? AND (look_at, id) > (?, ?) ORDER BY look_at, id LIMIT {_PAGE}",
                     (integration, stream, micros(now), *last),
                 ).fetchall()
-            yield from map(_awaited, rows)
+            yield from map(read_awaited, rows)
             if len(rows) < _PAGE:
                 return
             last = rows[-1][6], rows[-1][0]
@@ -44,7 +42,7 @@ class LocalConfirmations:
             lambda connection: connection.execute(
                 "UPDATE awaited SET look_at = ?, looks = ?, state = ?, refused = ?, repeats = ?, warnings = ?, "
                 f"ended_at = ? WHERE {_OF}",
-                (*_row(awaited)[6:], awaited.integration, awaited.stream, awaited.id),
+                (*awaited_row(awaited)[6:], awaited.integration, awaited.stream, awaited.id),
             )
         )
 
@@ -83,13 +81,16 @@ def add_awaited(connection: sqlite3.Connection, awaited: Sequence[Awaited]) -> N
     """Writes requests inside a transaction of another table's; records of one that is known are added to it."""
     for each in awaited:
         row = connection.execute(
-            f"SELECT {_FIELDS} FROM awaited WHERE {_OF}", (each.integration, each.stream, each.id)
+            f"SELECT {FIELDS} FROM awaited WHERE {_OF}", (each.integration, each.stream, each.id)
         ).fetchone()
-        stored = each if row is None else together(_awaited(row), each)
-        connection.execute(f"INSERT OR REPLACE INTO awaited ({_FIELDS}) VALUES ({','.join('?' * 13)})", _row(stored))
+        stored = each if row is None else together(read_awaited(row), each)
+        connection.execute(
+            f"INSERT OR REPLACE INTO awaited ({FIELDS}) VALUES ({','.join('?' * 13)})", awaited_row(stored)
+        )
 
 
-def _row(awaited: Awaited) -> tuple[Any, ...]:
+def awaited_row(awaited: Awaited) -> tuple[Any, ...]:
+    """In the order of `FIELDS`."""
     return (
         awaited.id,
         awaited.integration,
@@ -107,7 +108,8 @@ def _row(awaited: Awaited) -> tuple[Any, ...]:
     )
 
 
-def _awaited(row: tuple[Any, ...]) -> Awaited:
+def read_awaited(row: tuple[Any, ...]) -> Awaited:
+    """The request of a row of `FIELDS`."""
     sent_at, look_at = instant(row[5]), instant(row[6])
     assert sent_at is not None and look_at is not None
     return Awaited(

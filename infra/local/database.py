@@ -141,6 +141,19 @@ class Database:
                 connection = self._local.connection = self._connect(READER_CACHE_KIB)
             yield connection
 
+    @contextmanager
+    def frozen(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own that sees what is committed at this moment, whatever is committed later."""
+        with _translated():
+            connection = self._connect(READER_CACHE_KIB)
+            try:
+                connection.execute("BEGIN")
+                # Only what is read first fixes the moment.
+                connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
+                yield connection
+            finally:
+                connection.close()
+
     def close(self) -> None:
         with self._writer_lock, self._queue_lock:
             for connection in list(self._connections):

@@ -90,11 +90,18 @@ def upsert_failures(connection: sqlite3.Connection, failures: Sequence[Failure])
                 connection.execute("DELETE FROM failures WHERE id = ?", (failure.id,))
             elif earlier.outcome is not failure.outcome:
                 changed.append(Closure(failure.id, failure.batch, failure.place, failure.outcome))
-        connection.execute(
-            "INSERT INTO failures (id, integration, stream, key, version, outcome, number, http_status, first_at, "
-            "last_at, closed_at, doc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?) ON CONFLICT (id) DO UPDATE SET "
-            "outcome = excluded.outcome, number = excluded.number, http_status = excluded.http_status, "
-            "last_at = excluded.last_at, doc = excluded.doc",
+        insert_failures(connection, [failure])
+    return changed
+
+
+def insert_failures(connection: sqlite3.Connection, failures: Sequence[Failure]) -> None:
+    """Writes failures as they are inside a transaction."""
+    connection.executemany(
+        "INSERT INTO failures (id, integration, stream, key, version, outcome, number, http_status, first_at, "
+        "last_at, closed_at, doc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+        "outcome = excluded.outcome, number = excluded.number, http_status = excluded.http_status, "
+        "last_at = excluded.last_at, closed_at = excluded.closed_at, doc = excluded.doc",
+        [
             (
                 failure.id,
                 failure.integration,
@@ -106,10 +113,12 @@ def upsert_failures(connection: sqlite3.Connection, failures: Sequence[Failure])
                 failure.http_status,
                 micros(failure.first_at),
                 micros(failure.last_at),
+                micros(failure.closed_at),
                 msgspec.json.encode(failure).decode(),
-            ),
-        )
-    return changed
+            )
+            for failure in failures
+        ],
+    )
 
 
 def close_failures(

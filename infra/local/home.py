@@ -13,6 +13,7 @@ from infra.local.bus import LocalBus
 from infra.local.confirmations import LocalConfirmations
 from infra.local.database import Database
 from infra.local.failures import LocalFailures
+from infra.local.history import LocalHistory
 from infra.local.launches import LocalLaunches
 from infra.local.leases import LocalLeases
 from infra.local.ledger import LocalLedger
@@ -56,6 +57,8 @@ class EmbeddedHome:
             confirmations=LocalConfirmations(self.state),
             bus=self.bus,
             blobs=self.blobs,
+            snapshots=LocalBlobs(folder / "snapshots"),
+            history=LocalHistory(self.state, ledger, self.clock),
             schedule=LocalSchedule(self.state, self.clock),
             launches=LocalLaunches(self.state),
             tokens=LocalTokens(self.state),

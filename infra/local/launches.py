@@ -18,13 +18,13 @@ class LocalLaunches:
 
     def add(self, launch: Launch) -> bool:
         def work(connection: sqlite3.Connection) -> bool:
-            done = connection.execute("INSERT OR IGNORE INTO launches VALUES (?, ?, ?, ?, ?)", _row(launch))
+            done = connection.execute("INSERT OR IGNORE INTO launches VALUES (?, ?, ?, ?, ?)", launch_row(launch))
             return done.rowcount > 0
 
         return self._database.write(work)
 
     def note(self, launch: Launch) -> None:
-        _, _, _, waiting, document = _row(launch)
+        _, _, _, waiting, document = launch_row(launch)
         self._database.write(
             lambda connection: connection.execute(
                 "UPDATE launches SET waiting = ?, doc = ? WHERE integration = ? AND stream = ? AND id = ?",
@@ -50,6 +50,7 @@ class LocalLaunches:
         return [_decode(row[0]) for row in rows]
 
 
-def _row(launch: Launch) -> tuple[str, str, int, bool, str]:
+def launch_row(launch: Launch) -> tuple[str, str, int, bool, str]:
+    """In the order of the table's columns."""
     document = msgspec.json.encode(launch).decode()
     return launch.integration, launch.stream, launch.id, launch.state == "waiting", document

@@ -18,6 +18,7 @@ _INSERT = (
     f"INSERT INTO cells (stream, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
     "ON CONFLICT (stream, key) DO UPDATE SET "
 )
+_REPLACE = _INSERT + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS.split(", ")[1:])
 _MARK = _INSERT + "failed = max(failed, excluded.failed)"
 # As `shared.ledger.written_over` has it.
 _STAYS = f"hash = '{TAKEN_BACK}' AND NOT coalesce(excluded.at > at, FALSE)"
@@ -97,8 +98,18 @@ class LocalLedger:
     ) -> None:
         """Writes cells inside a transaction of another table's. What was read of them may be old by now: a version that
         failed after the applied one stays marked, and with `marks` nothing but this mark is written over."""
-        if not cells:
-            return
+        if cells:
+            self._put(connection, integration, stream, cells, _MARK if marks else _PUT)
+
+    def put_as_they_are(
+        self, connection: sqlite3.Connection, integration: str, stream: str, cells: Sequence[Cell]
+    ) -> None:
+        """Writes cells inside a transaction, whatever is there."""
+        self._put(connection, integration, stream, cells, _REPLACE)
+
+    def _put(
+        self, connection: sqlite3.Connection, integration: str, stream: str, cells: Sequence[Cell], statement: str
+    ) -> None:
         number = self._number(connection, integration, stream)
         if number is None:
             connection.execute(
@@ -108,7 +119,7 @@ class LocalLedger:
         # The cells of a batch were decided at a few instants, each of them one object.
         stamp = cache(micros)
         connection.executemany(
-            _MARK if marks else _PUT,
+            statement,
             [
                 (
                     *(number, c.key, c.version, c.hash, c.target_id, c.origin, c.deleted, c.failed, c.run),

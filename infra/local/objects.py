@@ -110,7 +110,7 @@ class LocalObjects:
     def _found(self, which: str, values: tuple[Any, ...]) -> list[Object]:
         with self._database.reading() as connection:
             rows = connection.execute(f"SELECT id, changed_at, fields FROM objects WHERE kind = ? AND {which}", values)
-            return [_object(*row) for row in rows]
+            return [object_of(*row) for row in rows]
 
 
 def _value(field: str) -> str:
@@ -134,11 +134,12 @@ def _held(connection: sqlite3.Connection, kind: str, ids: Sequence[str]) -> dict
             f"SELECT id, changed_at, fields FROM objects WHERE kind = ? AND id IN ({', '.join('?' * len(part))})",
             (kind, *part),
         )
-        held |= {row[0]: _object(*row) for row in rows}
+        held |= {row[0]: object_of(*row) for row in rows}
     return held
 
 
-def _object(id: str, changed_at: int, fields: str) -> Object:
+def object_of(id: str, changed_at: int, fields: str) -> Object:
+    """The object of a row."""
     changed = instant(changed_at)
     assert changed is not None
     return Object(id, _decode(fields), changed)

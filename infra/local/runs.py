@@ -44,7 +44,7 @@ class LocalRuns:
 
         def work(connection: sqlite3.Connection) -> None:
             check_lease(connection, lease)
-            _put(connection, run, document)
+            put_run(connection, run, document)
             insert_batches(connection, batches)
             amend_batches(connection, upsert_failures(connection, failures))
             self._ledger.put(connection, run.integration, run.stream, cells, marks=True)
@@ -60,7 +60,7 @@ class LocalRuns:
 
         def work(connection: sqlite3.Connection) -> None:
             check_lease(connection, lease)
-            _put(connection, run, document)
+            put_run(connection, run, document)
             connection.execute(
                 "INSERT INTO streams (integration, stream, state) VALUES (?, ?, ?) "
                 "ON CONFLICT (integration, stream) DO UPDATE SET state = excluded.state",
@@ -71,7 +71,7 @@ class LocalRuns:
 
     def conclude(self, run: Run) -> None:
         document = _encode(run)
-        self._database.write(lambda connection: _put(connection, run, document))
+        self._database.write(lambda connection: put_run(connection, run, document))
 
     def get(self, run: str) -> Run | None:
         with self._database.reading() as connection:
@@ -104,7 +104,8 @@ class LocalRuns:
         return _decode_state(row[0])
 
 
-def _put(connection: sqlite3.Connection, run: Run, document: str) -> None:
+def put_run(connection: sqlite3.Connection, run: Run, document: str) -> None:
+    """Writes a run inside a transaction."""
     connection.execute(
         "INSERT INTO runs (id, integration, stream, open, doc) VALUES (?, ?, ?, ?, ?) "
         "ON CONFLICT (id) DO UPDATE SET open = excluded.open, doc = excluded.doc",

@@ -54,6 +54,8 @@ CREATE TABLE IF NOT EXISTS objects (
 CREATE INDEX IF NOT EXISTS objects_changed ON objects (kind, changed_at, id);
 CREATE TABLE IF NOT EXISTS object_fields (
     seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, UNIQUE (kind, name));
+CREATE TABLE IF NOT EXISTS replacement (
+    one INTEGER PRIMARY KEY CHECK (one = 1), intent BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS schedules (
     integration TEXT PRIMARY KEY, paused INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS alerts (
