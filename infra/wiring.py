@@ -62,10 +62,13 @@ class Hub:
         return {integration.name: integration for integration in self.load()}
 
     def load(self, *, thorough: bool = False) -> list[config.Integration]:
-        overlay = self.environ.get("WAYBILL_OVERLAY", "").strip()
-        return config.load(
-            self.functions, Path(overlay).expanduser() if overlay else None, self.options_of, thorough=thorough
-        )
+        return config.load(self.functions, self.overlay, self.options_of, thorough=thorough)
+
+    @property
+    def overlay(self) -> Path | None:
+        """The file that is merged over the integrations, where there is one."""
+        named = self.environ.get("WAYBILL_OVERLAY", "").strip()
+        return Path(named).expanduser() if named else None
 
     def integration(self, name: str) -> config.Integration:
         """Raises ConfigError that lists the known ones."""

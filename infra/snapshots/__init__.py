@@ -31,22 +31,24 @@ def export(
 
     Raises Leased while another export or an import is under way, and ConfigError for a name that is none, a file that
     is there already without `overwrite`, and configuration that cannot be read. Whatever it is interrupted by, the next
-    call does it anew, and no archive is ever partial.
+    call does it anew, or brings it to its end if the archive was written by then; no archive is ever partial.
     """
-    raise NotImplementedError
+    from infra.snapshots.exporting import carry_out
+
+    return carry_out(hub, name, type, overwrite, with_data, progress)
 
 
-def restore(
-    hub: Hub, source: str | Path, progress: Progress = lambda step, done, total: None
-) -> dict[str, Any]:
+def restore(hub: Hub, source: str | Path, progress: Progress = lambda step, done, total: None) -> dict[str, Any]:
     """Imports an archive: a name in the snapshot folders (`inbox/NAME.zip`, `outbox/NAME.zip`, `NAME.zip`) or a file of
-    this machine. Says what it did: what `examine` says, `processId` (0, or a number of its own for SETUP), and
+    this machine (a Path). Says what it did: what `examine` says, `processId` (0, or a number of its own for SETUP), and
     `overlay`, the file that reproduces the imported configuration.
 
     All or nothing: whatever it is interrupted by, this installation is as it was or as the archive has it, and the next
     import or export finishes what was begun. Raises what `examine` raises.
     """
-    raise NotImplementedError
+    from infra.snapshots.importing import carry_out
+
+    return carry_out(hub, source, progress)
 
 
 def examine(hub: Hub, source: str | Path, progress: Progress = lambda step, done, total: None) -> dict[str, Any]:
@@ -56,19 +58,25 @@ def examine(hub: Hub, source: str | Path, progress: Progress = lambda step, done
     each) and `notes`.
 
     Raises ConfigError for an archive that is not there, is not sound or lacks its base, and Leased while a run, an
-    export or another import is under way, or something is pending here that the archive does not replace.
+    export or another import is under way.
     """
-    raise NotImplementedError
+    from infra.snapshots.importing import look_ahead
+
+    return look_ahead(hub, source, progress)
 
 
 def listing(hub: Hub) -> list[dict[str, Any]]:
     """The archives in outbox and inbox, newest first: `file`, `name`, `size`, `writtenAt`, and of those that can be
     read `type`, `createdAt`, `lastProcessId`, `baseProcessId`, `withData`; of the others `error`."""
-    raise NotImplementedError
+    from infra.snapshots.showing import listed
+
+    return listed(hub)
 
 
 def show(hub: Hub, name: str) -> dict[str, Any]:
     """One archive, named as for `restore` or by its bare name in outbox: what `listing` says, `counts`, and `files`
     (`path`, `rows`, `sha256`), `povs` (`location`, `category`, `period`, `processId`), `removed` and `streams`. Raises
     ConfigError for one that is not there, or is no archive."""
-    raise NotImplementedError
+    from infra.snapshots.showing import shown
+
+    return shown(hub, name)

@@ -1,0 +1,117 @@
+"""What a snapshot of type INCREMENTAL adds to: it has to be here, as it was, and nothing may have happened since."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterator
+from datetime import datetime
+
+from infra.snapshots.archive import Archive, Unsound, opened, thing_in
+from infra.snapshots.folders import ROOT, Folders, output_path
+from infra.snapshots.povs import StreamPovs
+from infra.snapshots.spool import spool
+from infra.snapshots.zipping import open_blob
+from infra.wiring import Hub
+from shared.errors import ConfigError, WaybillError
+from shared.snapshot.params import Pov, SnapshotParams
+from shared.snapshot.periods import Periods, Span
+from shared.snapshot.rows import COLUMNS, Thing, read
+
+
+def check_base(hub: Hub, archive: Archive) -> None:
+    """Raises ConfigError where the snapshot that the archive adds to is not the one that this installation holds."""
+    folders = Folders(hub.home.snapshots)
+    stored, wanted = folders.params(), archive.params.base_process_id
+    if stored is None or stored.last_process_id != wanted:
+        holds = "none" if stored is None else f"the one whose lastProcessId is {stored.last_process_id}"
+        found = [name for name in archives(folders) if _last_process(folders, name) == wanted]
+        raise ConfigError(
+            f"{archive.name} adds to the snapshot whose lastProcessId is {wanted}, and this installation holds {holds}",
+            cure=f"import {found[0]} first" if found else "import that snapshot first, or one of type ALL_INCREMENTAL",
+        )
+    carried = {pov.name for pov in archive.povs}
+    for pov in archive.params.povs:
+        if pov.name not in carried:
+            _check_retained(folders, stored, pov)
+    _check_nothing_happened(hub, folders, stored)
+
+
+def _check_retained(folders: Folders, stored: SnapshotParams, pov: Pov) -> None:
+    before = stored.by_name.get(pov.name)
+    if before is None or before.fingerprint != pov.fingerprint or before.sha256 != pov.sha256:
+        raise _other(pov)
+    for _ in retained(folders, pov):
+        pass
+
+
+def retained(folders: Folders, pov: Pov) -> Iterator[Thing]:
+    """The rows of the file of a POV in the data folder. Raises ConfigError where it is not what it should be."""
+    found = hashlib.sha256()
+    path = output_path(pov.name)
+    try:
+        with open_blob(folders.blobs, f"{ROOT}{path}") as file:
+            for row in read(file, COLUMNS):
+                yield thing_in(row, pov.name)[1]
+        for piece in folders.pieces(path):
+            found.update(piece)
+    except (FileNotFoundError, Unsound):
+        raise _other(pov) from None
+    if found.hexdigest() != pov.sha256:
+        raise _other(pov)
+
+
+def _other(pov: Pov) -> ConfigError:
+    return ConfigError(
+        f"what the data folder has of {'/'.join(pov.name)} is not what the archive adds to",
+        cure="import a snapshot of type ALL or ALL_INCREMENTAL",
+    )
+
+
+def _check_nothing_happened(hub: Hub, folders: Folders, stored: SnapshotParams) -> None:
+    """Raises ConfigError for what this installation knows and the snapshot that it holds does not."""
+    periods = _periods_then(folders)
+    fingerprints = {pov.name: pov.fingerprint for pov in stored.povs}
+    with hub.home.history.look() as past:
+        for name in past.streams():
+            with spool() as waiting:
+                povs = StreamPovs(past, hub.home.blobs, waiting, periods, name, with_data=False)
+                own = {(*name, period): summary.fingerprint for period, summary in povs.summaries.items()}
+                before = {pov: known for pov, known in fingerprints.items() if pov[:2] == name}
+                if own != before or povs.waiting or povs.way.left_out:
+                    raise ConfigError(
+                        f"{'/'.join(name)} has worked since the snapshot that the archive adds to",
+                        cure="import a snapshot of type ALL or ALL_INCREMENTAL, which replaces what is here",
+                    )
+
+
+def _periods_then(folders: Folders) -> Periods:
+    """The named spans of the snapshot that the data folder holds."""
+    try:
+        text = b"".join(folders.pieces("setup/periods.csv")).decode()
+    except FileNotFoundError:
+        return Periods()
+    rows = list(csv.reader(io.StringIO(text)))[1:]
+    return Periods(
+        tuple(Span(name, datetime.fromisoformat(since), datetime.fromisoformat(until)) for name, since, until in rows)
+    )
+
+
+def archives(folders: Folders) -> list[str]:
+    """The names of all archives in the snapshot folders, newest first."""
+    found = [
+        (written_at, name)
+        for folder in ("outbox/", "inbox/")
+        for name, written_at in folders.blobs.names(folder)
+        if name.endswith(".zip")
+    ]
+    return [name for _, name in sorted(found, reverse=True)]
+
+
+def _last_process(folders: Folders, name: str) -> int | None:
+    try:
+        with opened(open_blob(folders.blobs, name), name) as archive:
+            return archive.params.last_process_id
+    except (WaybillError, FileNotFoundError):
+        return None

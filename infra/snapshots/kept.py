@@ -1,0 +1,39 @@
+"""Leases that are kept for as long as a long piece of work takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+from shared.ports import Home, Lease
+
+RENEW_SECONDS: Final = 20.0
+
+
+class Kept:
+    """Leases in hand. Whoever works under them comes by every now and then (`keep`)."""
+
+    def __init__(self, home: Home, leases: list[Lease]) -> None:
+        self._home = home
+        self._leases = leases
+        self._renewed = home.clock.monotonic()
+
+    def keep(self) -> None:
+        """Renews them in time. Raises Fenced where another took over."""
+        now = self._home.clock.monotonic()
+        if now - self._renewed >= RENEW_SECONDS:
+            for lease in self._leases:
+                self._home.leases.renew(lease)
+            self._renewed = now
+
+
+@contextmanager
+def held(home: Home, *names: str) -> Iterator[Kept]:
+    """Takes leases, all or none. Raises Leased."""
+    with ExitStack() as stack:
+        leases = []
+        for name in names:
+            leases.append(home.leases.take(name))
+            stack.callback(home.leases.release, leases[-1])
+        yield Kept(home, leases)

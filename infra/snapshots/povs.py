@@ -1,0 +1,141 @@
+"""The POVs of a stream, as a snapshot has them: first what each comes to, then the rows of those that are wanted.
+
+Cells have no time of their own that would put them into a period: a cell stands wherever a run that changed it last
+left a batch with its key, and wherever its key failed or had its outcome changed. Whatever changes a cell changes one
+of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Final
+
+import msgspec
+
+from infra.snapshots.spool import Spool
+from shared.confirm import Awaited
+from shared.launches import EPOCH, Launch
+from shared.outcome import FAILED, LETTERS, Outcome
+from shared.ports import Batch, Blobs, Failure, Run, StreamState
+from shared.snapshot.history import Past
+from shared.snapshot.on_its_way import OnItsWay
+from shared.snapshot.periods import Periods
+from shared.snapshot.rows import MICROSECOND, Row, process_id, row_of, without_data
+from shared.snapshot.summary import Summary
+
+BATCHES_AT_ONCE: Final = 20
+_FAILED: Final = frozenset(LETTERS[outcome] for outcome in FAILED)
+_TOUCHING: Final = _FAILED | {LETTERS[each] for each in (Outcome.DELIVERED, Outcome.UNCHANGED, Outcome.SUPERSEDED)}
+"""Outcomes that may come with a change of the cell."""
+_encode = msgspec.json.Encoder().encode
+
+
+class StreamPovs:
+    """Of one stream at one moment."""
+
+    def __init__(
+        self, past: Past, blobs: Blobs, spool: Spool, periods: Periods, name: tuple[str, str], *, with_data: bool
+    ) -> None:
+        self.name = name
+        self.way = OnItsWay(past, blobs, *name)
+        self.summaries: dict[str, Summary] = {}
+        """By period."""
+        self.waiting: list[Launch] = []
+        """Launches that a snapshot does not carry."""
+        self._past = past
+        self._spool = spool
+        self._periods = periods
+        self._with_data = with_data
+        self._runs_in: dict[str, set[str]] = {}
+        self._survey()
+
+    def state(self, hold_back: timedelta) -> StreamState:
+        """What is remembered of the stream, as far as the snapshot goes."""
+        runs = self._past.told(Run, *self.name)
+        return self.way.state(self._past.state(*self.name), runs, hold_back)
+
+    def under_way(self) -> list[Run]:
+        """The runs of which something is missing."""
+        return [run for run in self._past.told(Run, *self.name) if self.way.is_under_way(run)]
+
+    def _survey(self) -> None:
+        for run in self._past.told(Run, *self.name):
+            at = process_id(run.started_at)
+            self._spool.note_run(run.id, at)
+            self._note("run", at, run.id, run.id, at, _encode(self.way.run(run)).decode())
+        for failure in self.way.failures(self._past.told(Failure, *self.name)):
+            changed = process_id(max(failure.last_at, failure.closed_at or failure.last_at))
+            kept = failure if self._with_data else without_data(failure)
+            bare = msgspec.structs.replace(failure, data={})
+            at, document = process_id(failure.first_at), _encode(kept).decode()
+            self._note("failure", at, failure.id, failure.run, changed, document, bare)
+        for each in self._past.heads(*self.name):
+            head = self.way.head(each)
+            if head is not None:
+                period = self._periods.of(head.touched_at or head.committed_at)
+                self._runs_in.setdefault(period, set()).add(head.run)
+                process = self._spool.process_of(head.run)
+                self._spool.put(period, "batch", process_id(head.committed_at), head.id, process)
+                self._sum(period).add(process, head)
+        for awaited in self._past.told(Awaited, *self.name):
+            changed = process_id(max(awaited.sent_at, awaited.ended_at or awaited.sent_at))
+            self._note("request", process_id(awaited.sent_at), awaited.id, "", changed, _encode(awaited).decode())
+        for launch in self._past.told(Launch, *self.name):
+            if launch.state == "waiting":
+                self.waiting.append(launch)
+                continue
+            at, bare_launch = process_id(launch.scheduled_at), msgspec.structs.replace(launch, file="")
+            self._note("launch", at, str(launch.id), launch.run, at, _encode(bare_launch).decode())
+
+    def _note(self, kind: str, at: int, id: str, run: str, changed: int, document: str, about: object = None) -> None:
+        period = self._periods.of(_instant(at))
+        self._spool.put(period, kind, at, id, self._spool.process_of(run) or at, document)
+        self._sum(period).add(changed, [kind, document if about is None else about])
+
+    def _sum(self, period: str) -> Summary:
+        return self.summaries.setdefault(period, Summary())
+
+    def rows(self, period: str) -> Iterator[Row]:
+        """All rows of one period, each thing once."""
+        self._spool.forget_keys()
+        yield from self._spooled(period, "run")
+        ids = (id for id, _, _, _ in self._spool.each(period, "batch"))
+        while part := list(islice(ids, BATCHES_AT_ONCE)):
+            for stored in self._past.batches(part):
+                batch = self.way.batch(stored)
+                process = self._spool.process_of(batch.run)
+                yield row_of("batch", batch.id, process, batch.touched_at or batch.committed_at, batch)
+                yield from self._cells(batch, period)
+        for kind in ("failure", "request", "launch"):
+            yield from self._spooled(period, kind)
+
+    def _spooled(self, period: str, kind: str) -> Iterator[Row]:
+        for id, process, at, document in self._spool.each(period, kind):
+            yield Row(kind, id, process, _instant(at).isoformat(), document)
+
+    def _cells(self, batch: Batch, period: str) -> Iterator[Row]:
+        """The cells of a batch's keys that belong here and were not given before."""
+        present = batch.present
+        wanted: dict[str, bool] = {}
+        for place, key in enumerate(batch.keys):
+            certain = present[place] in _FAILED or str(place) in batch.amended
+            if certain or batch.outcomes[place] in _TOUCHING:
+                wanted[key] = certain or wanted.get(key, False)
+        known = self._spool.seen(list(wanted))
+        looked_for = [key for key, certain in wanted.items() if key not in known or (certain and not known[key])]
+        cells = self._past.cells(*self.name, looked_for)
+        runs = self._runs_in[period]
+        noted: list[tuple[str, bool]] = []
+        for key in looked_for:
+            cell = self.way.cell(key, cells.get(key))
+            taken = cell is not None and (wanted[key] or cell.run in runs)
+            noted.append((key, taken))
+            if cell is not None and taken:
+                yield row_of("cell", key, self._spool.process_of(cell.run), cell.at, cell)
+        self._spool.note_keys(noted)
+
+
+def _instant(process: int) -> datetime:
+    return EPOCH + process * MICROSECOND
