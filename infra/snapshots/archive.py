@@ -91,10 +91,10 @@ class Archive:
             while piece := member.read(1 << 20):
                 yield piece
 
-    def things(self, pov: Pov) -> Iterator[Thing]:
+    def things(self, pov: Pov) -> Iterator[tuple[Row, Thing]]:
         """The rows of the file of a POV. Raises Unsound."""
         for row in self.rows(output_path(pov.name), COLUMNS):
-            yield thing_in(row, pov.name)[1]
+            yield thing_in(row, pov.name)
 
     def objects(self, path: str) -> Iterator[KindOfObject | Stored]:
         kind = ""

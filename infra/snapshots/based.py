@@ -17,7 +17,7 @@ from infra.wiring import Hub
 from shared.errors import ConfigError, WaybillError
 from shared.snapshot.params import Pov, SnapshotParams
 from shared.snapshot.periods import Periods, Span
-from shared.snapshot.rows import COLUMNS, Thing, read
+from shared.snapshot.rows import COLUMNS, Row, Thing, read
 
 
 def check_base(hub: Hub, archive: Archive) -> None:
@@ -46,14 +46,14 @@ def _check_retained(folders: Folders, stored: SnapshotParams, pov: Pov) -> None:
         pass
 
 
-def retained(folders: Folders, pov: Pov) -> Iterator[Thing]:
+def retained(folders: Folders, pov: Pov) -> Iterator[tuple[Row, Thing]]:
     """The rows of the file of a POV in the data folder. Raises ConfigError where it is not what it should be."""
     found = hashlib.sha256()
     path = output_path(pov.name)
     try:
         with open_blob(folders.blobs, f"{ROOT}{path}") as file:
             for row in read(file, COLUMNS):
-                yield thing_in(row, pov.name)[1]
+                yield thing_in(row, pov.name)
         for piece in folders.pieces(path):
             found.update(piece)
     except (FileNotFoundError, Unsound):

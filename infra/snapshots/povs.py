@@ -67,8 +67,8 @@ class StreamPovs:
             self._note("run", at, run.id, run.id, at, _encode(self.way.run(run)).decode())
         for failure in self.way.failures(self._past.told(Failure, *self.name)):
             changed = process_id(max(failure.last_at, failure.closed_at or failure.last_at))
-            kept = failure if self._with_data else without_data(failure)
-            bare = msgspec.structs.replace(failure, data={})
+            bare = without_data(failure)
+            kept = failure if self._with_data else bare
             at, document = process_id(failure.first_at), _encode(kept).decode()
             self._note("failure", at, failure.id, failure.run, changed, document, bare)
         for each in self._past.heads(*self.name):

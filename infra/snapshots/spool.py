@@ -9,9 +9,9 @@ from functools import lru_cache
 
 _SCHEMA = """
 CREATE TABLE things (
-    n INTEGER PRIMARY KEY, period TEXT NOT NULL, kind TEXT NOT NULL, at INTEGER NOT NULL, id TEXT NOT NULL,
-    process INTEGER NOT NULL, document TEXT NOT NULL);
-CREATE INDEX things_in_order ON things (period, kind, at, n);
+    n INTEGER PRIMARY KEY, period TEXT NOT NULL, kind TEXT NOT NULL, at INTEGER NOT NULL,
+    place TEXT NOT NULL, id TEXT NOT NULL, process INTEGER NOT NULL, document TEXT NOT NULL);
+CREATE INDEX things_in_order ON things (period, kind, at, place, n);
 CREATE TABLE runs (id TEXT PRIMARY KEY, process INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE seen (key TEXT PRIMARY KEY, taken INTEGER NOT NULL) WITHOUT ROWID;
 """
@@ -26,26 +26,30 @@ class Spool:
         self._connection = connection
         self.process_of = lru_cache(4096)(self._process_of)
 
-    def put(self, period: str, kind: str, at: int, id: str, process: int, document: str = "") -> None:
+    def put(
+        self, period: str, kind: str, at: int, id: str, process: int, document: str = "", *, place: str = ""
+    ) -> None:
+        """`place` is that among things of the same time; where it says nothing, they stay in the order of their
+        coming."""
         self._connection.execute(
-            "INSERT INTO things (period, kind, at, id, process, document) VALUES (?, ?, ?, ?, ?, ?)",
-            (period, kind, at, id, process, document),
+            "INSERT INTO things (period, kind, at, place, id, process, document) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (period, kind, at, place, id, process, document),
         )
 
     def each(self, period: str, kind: str) -> Iterator[tuple[str, int, int, str]]:
         """Id, process, time and document of the things of a kind, oldest first."""
-        last = (-(1 << 63), 0)
+        last = (-(1 << 63), "", 0)
         while True:
             rows = self._connection.execute(
-                "SELECT id, process, at, document, n FROM things WHERE period = ? AND kind = ? AND (at, n) > (?, ?) "
-                f"ORDER BY at, n LIMIT {_AT_ONCE}",
+                "SELECT id, process, at, document, place, n FROM things WHERE period = ? AND kind = ? "
+                f"AND (at, place, n) > (?, ?, ?) ORDER BY at, place, n LIMIT {_AT_ONCE}",
                 (period, kind, *last),
             ).fetchall()
-            for id, process, at, document, _ in rows:
+            for id, process, at, document, *_ in rows:
                 yield id, process, at, document
             if len(rows) < _AT_ONCE:
                 return
-            last = rows[-1][2], rows[-1][4]
+            last = rows[-1][2], rows[-1][4], rows[-1][5]
 
     def note_run(self, run: str, process: int) -> None:
         self._connection.execute("INSERT OR REPLACE INTO runs VALUES (?, ?)", (run, process))
