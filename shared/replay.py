@@ -136,11 +136,12 @@ def _location(home: Home, query: FailureQuery) -> str:
 
 
 def _portions(home: Home, query: FailureQuery) -> Iterator[list[Failure]]:
-    """The failures as they stand at the beginning: what fails again meanwhile is not taken up twice."""
+    """The failures as they stand at the beginning: what fails again meanwhile is not taken up twice. Those of which no
+    data is left (a person was forgotten, a snapshot came without) have nothing to send, and stay what they are."""
     portion: list[Failure] = []
     until = home.clock.now()
     for failure in home.failures.find(query):
-        if failure.last_at > until:
+        if failure.last_at > until or (not failure.data and failure.operation == "upsert"):
             continue
         portion.append(failure)
         if len(portion) == _AT_ONCE:

@@ -7,7 +7,7 @@ it is: a POV whose file can not be relied on has no fingerprint.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -16,6 +16,7 @@ from shared.snapshot import SnapshotType
 
 FORMAT: Final = 1
 
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 PovName = tuple[str, str, str]
 """Location, category and period."""
 
@@ -52,8 +53,8 @@ class StreamMark(msgspec.Struct, frozen=True):
 
     integration: str
     stream: str
-    cursor: datetime | None
-    aged_from: datetime | None
+    cursor: Instant | None
+    aged_from: Instant | None
     last_run: str
     consecutive_failures: int
 
@@ -66,7 +67,7 @@ class SnapshotParams(msgspec.Struct, frozen=True, rename="camel"):
     type: SnapshotType
     last_process_id: int | None
     base_process_id: int | None
-    created_at: datetime
+    created_at: Instant
     with_data: bool
     counts: dict[str, int]
     files: list[CarriedFile]

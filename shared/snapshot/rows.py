@@ -84,6 +84,8 @@ def thing_of(row: Row, location: str, category: str) -> Thing:
         thing = decoder.decode(row.document)
     except (msgspec.DecodeError, UnicodeError) as error:
         raise ConfigError(f"the document of a row `{row.row}` is not what it should be: {error}") from error
+    if any(isinstance(each, datetime) and each.tzinfo is None for each in _instants(thing)):
+        raise ConfigError(f"a row `{row.row}` has an instant without a time zone")
     if isinstance(thing, Cell):
         if thing.key != row.id:
             raise ConfigError("a row `cell` has another id than its document")
@@ -94,6 +96,12 @@ def thing_of(row: Row, location: str, category: str) -> Thing:
     if fault:
         raise ConfigError(f"a row `{row.row}` {fault}")
     return thing
+
+
+def _instants(thing: Thing) -> Iterator[object]:
+    yield from msgspec.structs.astuple(thing)
+    if isinstance(thing, Run) and thing.window is not None:
+        yield from (thing.window.since, thing.window.until)
 
 
 def _fault(thing: Run | Batch | Failure | Awaited | Launch) -> str:
