@@ -3,37 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from infra.quantities import format_duration
+from infra.snapshots.forgetting import Wanted, erase_in_snapshots, look_into_snapshots, undisturbed
 from infra.wiring import Hub, monitoring_table
-from shared.forget import Telling
+from shared.forget import Telling, who_is_meant
+from shared.ports import Failure
 from shared.rules import Rules
 
 
 def find_traces(hub: Hub, key: str) -> dict[str, int]:
     """How often a key stands where, and how many records tell of it. Raises ConfigError."""
     tellings = list(_tellings(hub))
+    snapshots = look_into_snapshots(hub, _wanted(hub, key, tellings)).counts
     if hub.on_google_cloud:
         from infra.gcp.erase import find_traces as on_google_cloud
 
-        return on_google_cloud(hub.google, _streams(hub), key, tellings)
+        return on_google_cloud(hub.google, _streams(hub), key, tellings) | snapshots
     from infra.local.erase import find_traces as embedded
 
-    return embedded(hub.embedded, key, tellings)
+    return embedded(hub.embedded, key, tellings) | snapshots
 
 
 def forget(hub: Hub, key: str) -> dict[str, Any]:
     """Erases a key and what tells of it, and gives the receipt, whose notes say what stays. Raises Leased while such a
-    record is on its way, and ConfigError."""
-    tellings = list(_tellings(hub))
-    if hub.on_google_cloud:
-        from infra.gcp.erase import forget as on_google_cloud
+    record is on its way, or while a snapshot is exported or imported, and ConfigError."""
+    tellings, notes = list(_tellings(hub)), []
 
-        return on_google_cloud(hub.google, _streams(hub), key, tellings) | {"notes": list(_of_monitoring(hub))}
-    from infra.local.erase import forget as embedded
+    def first() -> dict[str, int]:
+        found = erase_in_snapshots(hub, _wanted(hub, key, tellings))
+        notes.extend(found.notes)
+        return found.counts
 
-    return embedded(hub.embedded, key, tellings) | {"notes": []}
+    with undisturbed(hub):
+        if hub.on_google_cloud:
+            from infra.gcp.erase import forget as on_google_cloud
+
+            receipt = on_google_cloud(hub.google, _streams(hub), key, tellings, first)
+            notes.extend(_of_monitoring(hub))
+        else:
+            from infra.local.erase import forget as embedded
+
+            receipt = embedded(hub.embedded, key, tellings, first)
+    return receipt | {"notes": notes}
+
+
+def _wanted(hub: Hub, key: str, tellings: list[Telling]) -> Wanted:
+    """Who is meant, as snapshots have it: by the key, by the makeshift key of the time before there was one, and by
+    what tells of them."""
+    told = who_is_meant(hub.home, tellings, key)
+
+    @cache
+    def makeshift(integration: str, stream: str) -> str:
+        cell = hub.home.ledger.cells(integration, stream, [key]).get(key)
+        return f":{cell.origin}" if cell is not None and cell.origin else ""
+
+    def keys(integration: str, stream: str) -> set[str]:
+        return {key}
+
+    def tells(integration: str, stream: str, failure: Failure) -> bool:
+        meant = told.get((integration, stream))
+        if meant is not None:
+            return meant(failure)
+        ending = makeshift(integration, stream)
+        return bool(ending) and failure.key.endswith(ending)
+
+    def owns(kind: str, id: str, fields: Any) -> bool:
+        return key == id or key in fields.values()
+
+    return Wanted(keys, tells, owns)
 
 
 def _of_monitoring(hub: Hub) -> Iterator[str]:

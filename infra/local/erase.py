@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import secrets
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -65,15 +65,17 @@ def find_traces(home: EmbeddedHome, key: str, tellings: Sequence[Telling] = ()) 
     return {"cells": cells, "failures": failures, "batches": batches, "monitoring rows": rows}
 
 
-def forget(home: EmbeddedHome, key: str, tellings: Sequence[Telling] = ()) -> dict[str, Any]:
+def forget(
+    home: EmbeddedHome, key: str, tellings: Sequence[Telling] = (), first: Callable[[], dict[str, int]] = dict
+) -> dict[str, Any]:
     """Erases a key in every integration, and what tells of it, and gives the receipt. Raises Leased while such a record
-    is on its way."""
+    is on its way; else `first` is done, and says how much it erased where."""
     told = who_is_meant(home.ports, tellings, key)
     batches = list(_batches_with(home, key, told))
     if any(batch.state != "settled" for batch in batches) or on_its_way(home.ports, told):
         raise Leased("a record of this key is still on its way", cure="let the run end, or run again, then forget")
     tombstone = "forgotten:" + hmac.new(secrets.token_bytes(32), key.encode(), hashlib.sha256).hexdigest()[:24]
-    erased = _erase_told(home, told)
+    erased = first() | _erase_told(home, told)
     batches.sort(key=lambda batch: batch.blob)
     erased["archived records"] += blank(home.ports, batches, lambda record: record.key == key)[0]
     for name in _streams(home):

@@ -28,7 +28,7 @@ from shared.snapshot.rows import (
     OBJECT_COLUMNS,
     Row,
     Thing,
-    object_of,
+    objects_in,
     pov_row,
     read,
     thing_of,
@@ -97,11 +97,7 @@ class Archive:
             yield thing_in(row, pov.name)
 
     def objects(self, path: str) -> Iterator[KindOfObject | Stored]:
-        kind = ""
-        for row in self.rows(path, OBJECT_COLUMNS):
-            found = object_of(row, kind)
-            kind = found.name if isinstance(found, KindOfObject) else kind
-            yield found
+        return objects_in(self.rows(path, OBJECT_COLUMNS))
 
     @property
     def removed(self) -> list[PovName]:

@@ -15,8 +15,7 @@ Order of effects, and what a crash between two of them does:
 from __future__ import annotations
 
 import hashlib
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -26,10 +25,7 @@ from infra.config import HOLD_BACK
 from infra.report import stamp
 from infra.snapshots.archive import REMOVED_COLUMNS, WATCHED_ROWS
 from infra.snapshots.folders import (
-    NEXT,
-    OBJECTS,
     OUTPUT,
-    PARAMS,
     REMOVED,
     SETUP,
     Folders,
@@ -39,13 +35,13 @@ from infra.snapshots.folders import (
     output_path,
 )
 from infra.snapshots.kept import Kept, held
+from infra.snapshots.packing import pack, report, settle_what_was_left
 from infra.snapshots.periods import periods_of
 from infra.snapshots.povs import StreamPovs
 from infra.snapshots.setup import tables
 from infra.snapshots.spool import spool
-from infra.snapshots.zipping import open_blob, zipped
 from infra.wiring import Hub
-from shared.errors import ConfigError, StoreUnavailable
+from shared.errors import ConfigError
 from shared.ports import StreamState
 from shared.snapshot import SnapshotType
 from shared.snapshot.history import EXPORT, IMPORT, Past
@@ -120,7 +116,7 @@ class Export:
                 self.write_objects(past)
                 params = self.params(past.at)
         done = Intended(self.file, len(self.written), params)
-        self.write_archive(done)
+        pack(self.folders, done, self.watch_archive)
         return done
 
     # --- the data folder ----------------------------------------------------------------------------------------------
@@ -183,13 +179,9 @@ class Export:
     def distrust(self, names: Iterable[PovName]) -> None:
         """Lets these POVs count as changed, whatever becomes of this export."""
         doubted = set(names)
-        if self.stored is None or not doubted:
-            return
-        povs = [
-            msgspec.structs.replace(pov, fingerprint="") if pov.name in doubted else pov for pov in self.stored.povs
-        ]
-        self.stored = msgspec.structs.replace(self.stored, povs=povs)
-        self.folders.write_params(self.stored)
+        if self.stored is not None and doubted:
+            self.stored = distrusted(self.stored, doubted)
+            self.folders.write_params(self.stored)
 
     def write_removed(self) -> None:
         """Those that the last snapshot had and this one has not: nobody configures them any more, or they are empty."""
@@ -235,7 +227,9 @@ class Export:
         for launch in povs.waiting:
             self.notes.append(f"{where}: launch {launch.id} waits and is not carried: ask for it again after an import")
 
-    # --- the archive --------------------------------------------------------------------------------------------------
+    def watch_archive(self, done: int) -> None:
+        self.kept.keep()
+        self.progress("archive", done, None)
 
     def params(self, at: datetime) -> SnapshotParams:
         base = None if self.stored is None else self.stored.last_process_id
@@ -266,31 +260,11 @@ class Export:
             povs=povs,
         )
 
-    def write_archive(self, done: Intended) -> None:
-        params = done.params
-        self.folders.intend(done)
-        files = [(file.path, self.as_listed(file)) for file in params.files]
-        document = [(PARAMS, iter([params.to_bytes()]))]
-        self.home.snapshots.write_pieces(self.file, zipped([*files, *document], params.created_at))
-        settle(self.folders, params)
 
-    def as_listed(self, file: CarriedFile) -> Iterator[bytes]:
-        """A file of the data folder. Raises StoreUnavailable where it is another one than was written."""
-        found, size = hashlib.sha256(), 0
-        try:
-            for piece in self.folders.pieces(file.path):
-                found.update(piece)
-                size += len(piece)
-                self.kept.keep()
-                self.progress("archive", size, None)
-                yield piece
-        except FileNotFoundError:
-            size = -1
-        if size < 0 or found.hexdigest() != file.sha256:
-            raise StoreUnavailable(
-                f"{file.path} in the data folder is not what was exported",
-                cure="export a snapshot of type ALL, which writes all files anew",
-            )
+def distrusted(params: SnapshotParams, names: Set[PovName]) -> SnapshotParams:
+    """With these POVs counted as changed, whatever is known of them."""
+    povs = [msgspec.structs.replace(pov, fingerprint="") if pov.name in names else pov for pov in params.povs]
+    return msgspec.structs.replace(params, povs=povs)
 
 
 def carry_out(
@@ -311,54 +285,3 @@ def carry_out(
             raise ConfigError(f"{file} is there already", cure="give it another name, or say --overwrite")
         one = Export(hub, file, type, with_data, kept, progress)
         return report(folders, one.carry_out(), one.notes)
-
-
-def settle(folders: Folders, params: SnapshotParams) -> None:
-    """Lets an export count whose archive is written. The same however often it is done."""
-    if params.type != "SETUP":
-        folders.write_params(params)
-        folders.keep_only(OUTPUT, (output_path(pov.name) for pov in params.povs))
-        folders.keep_only(OBJECTS, (file.path for file in params.files))
-    folders.blobs.delete(NEXT)
-
-
-def settle_what_was_left(folders: Folders) -> Intended | None:
-    """Brings an export to its end that was interrupted: the one whose archive was written by then, if there is one."""
-    intended = folders.intended()
-    if intended is None:
-        return None
-    if not folders.has(intended.file) or not is_of(folders, intended):
-        folders.blobs.delete(NEXT)
-        return None
-    settle(folders, intended.params)
-    return intended
-
-
-def is_of(folders: Folders, intended: Intended) -> bool:
-    """Whether the archive under this name is the one that was intended."""
-    try:
-        with zipfile.ZipFile(open_blob(folders.blobs, intended.file)) as archive:
-            return archive.read(PARAMS) == intended.params.to_bytes()
-    except (zipfile.BadZipFile, KeyError):
-        return False
-
-
-def report(folders: Folders, done: Intended, notes: list[str]) -> dict[str, Any]:
-    """What is said of an export."""
-    file, params = done.file, done.params
-    carried = sum(file.path.startswith(OUTPUT) for file in params.files)
-    removed = sum(file.rows for file in params.files if file.path == REMOVED)
-    return {
-        "name": file.removeprefix("outbox/").removesuffix(".zip"),
-        "file": file,
-        "size": folders.blobs.size(file),
-        "type": params.type,
-        "createdAt": stamp(params.created_at),
-        "lastProcessId": params.last_process_id,
-        "baseProcessId": params.base_process_id,
-        "withData": params.with_data,
-        "files": len(params.files) + 1,
-        "counts": params.counts,
-        "povs": {"exported": done.exported, "carried": carried, "removed": removed},
-        "notes": notes,
-    }

@@ -30,6 +30,7 @@ from infra.snapshots.based import check_base, retained
 from infra.snapshots.folders import OBJECTS, OUTPUT, OVERLAY, SETUP, STAGED, Folders, archive_name, output_path
 from infra.snapshots.kept import Kept, held
 from infra.snapshots.overlay import differences, overlay_of, read_set_up
+from infra.snapshots.packing import settle_what_was_left
 from infra.snapshots.spool import spool
 from infra.snapshots.zipping import PIECE, open_blob
 from infra.wiring import Hub
@@ -212,8 +213,6 @@ def look_ahead(hub: Hub, source: str | Path, progress: Any) -> dict[str, Any]:
 
 def finish_what_was_left(hub: Hub, progress: Any, kept: Kept) -> None:
     """Brings an import to its end that was interrupted after it had begun to change something."""
-    from infra.snapshots.exporting import settle_what_was_left
-
     folders = Folders(hub.home.snapshots)
     left = hub.home.history.unfinished()
     if left is None:

@@ -129,18 +129,21 @@ def object_rows(kind: KindOfObject, objects: Iterable[Object]) -> Iterator[Seque
         yield "object", each.id, each.changed_at.isoformat(), _encode(each.fields).decode()
 
 
-def object_of(row: Sequence[str], kind: str) -> KindOfObject | Stored:
-    """Of a row of objects; `kind` is the one that the first row named. Raises ConfigError."""
-    what, id, at, document = row
-    try:
-        if what == "fields":
-            return KindOfObject(id, _decode_names(document))
-        changed_at = datetime.fromisoformat(at)
-        if what == "object" and kind and changed_at.tzinfo is not None:
-            return Stored(kind, Object(id, _decode_object(document), changed_at))
-    except (ValueError, msgspec.DecodeError) as error:
-        raise ConfigError(f"an object is not what it should be: {error}") from error
-    raise ConfigError("a row is neither `fields` nor an object of a kind")
+def objects_in(rows: Iterable[Sequence[str]]) -> Iterator[KindOfObject | Stored]:
+    """What the rows of a kind's file are. Raises ConfigError."""
+    kind = ""
+    for what, id, at, document in rows:
+        try:
+            if what == "fields":
+                kind = id
+                yield KindOfObject(kind, _decode_names(document))
+                continue
+            changed_at = datetime.fromisoformat(at)
+            if what != "object" or not kind or changed_at.tzinfo is None:
+                raise ConfigError("a row is neither `fields` nor an object of a kind")
+            yield Stored(kind, Object(id, _decode_object(document), changed_at))
+        except (ValueError, msgspec.DecodeError) as error:
+            raise ConfigError(f"an object is not what it should be: {error}") from error
 
 
 def written(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[bytes]:

@@ -42,13 +42,14 @@ class Installation:
     clock: FakeClock = field(default_factory=FakeClock)
     streams: dict[str, dict[str, Any]] = field(default_factory=lambda: {"things": dict(THINGS)})
     environ: dict[str, str] = field(default_factory=dict)
+    mapping: str = MAPPING
     _hubs: list[Hub] = field(default_factory=list)
     _worlds: list[World] = field(default_factory=list)
 
     def configure(self) -> None:
         folder = self.folder / "functions" / "shop"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "mapping.py").write_text(MAPPING)
+        (folder / "mapping.py").write_text(self.mapping)
         document = {
             "name": "shop",
             "source": {"system": "ploomes", "rate_limit": "80/min"},
