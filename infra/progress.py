@@ -80,6 +80,42 @@ def showing(hub: Hub, streams: list[Stream]) -> Iterator[Progress | Unseen]:
         progress.clear()
 
 
+class Steps:
+    """Shows what is being done, from what is told of each step. Raises KeyboardInterrupt once the process was asked to
+    stop."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._seen = sys.stderr.isatty()
+        self._next = 0.0
+
+    def __call__(self, step: str, done: int, total: int | None) -> None:
+        if self._hub.clock.stopping:
+            raise KeyboardInterrupt
+        now = self._hub.clock.monotonic()
+        if not self._seen or now < self._next:
+            return
+        self._next = now + _LINE_SECONDS
+        of = f" of {total:,}" if total is not None else ""
+        sys.stderr.write(f"\r\x1b[2K{step} | {done:,}{of}")
+        sys.stderr.flush()
+
+    def clear(self) -> None:
+        if self._seen:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
+
+
+@contextmanager
+def steps(hub: Hub) -> Iterator[Steps]:
+    """Progress of what goes on step by step, as `showing`."""
+    told = Steps(hub)
+    try:
+        yield told
+    finally:
+        told.clear()
+
+
 def _span(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
