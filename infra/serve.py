@@ -23,6 +23,7 @@ from infra.local.schedule import next_after
 from infra.log import notice_to
 from infra.operations import Operations
 from infra.runner import Consumers
+from infra.snapshots.rest import SnapshotApi, caller
 from infra.wiring import Hub, monitoring_table
 from shared.errors import ConfigError, WaybillError
 from shared.ports import Notice
@@ -36,11 +37,17 @@ class Server:
     """The HTTP functions under their paths, and the data syncs below theirs."""
 
     def __init__(
-        self, hub: Hub, handlers: dict[str, Handlers], operations: Operations, syncs: DataSyncs | None = None
+        self,
+        hub: Hub,
+        handlers: dict[str, Handlers],
+        operations: Operations,
+        snapshots: SnapshotApi,
+        syncs: DataSyncs | None = None,
     ) -> None:
         self.hub = hub
         self.handlers = handlers
         self.operations = operations
+        self.snapshots = snapshots
         self.syncs = syncs
         self._in_hand = 0
         self._changed = threading.Condition()
@@ -49,6 +56,7 @@ class Server:
                 Rule("/", endpoint="front"),
                 Rule("/functions/operations/<name>", endpoint="operation"),
                 Rule("/functions/<integration>/<end>", endpoint="function"),
+                Rule("/aif/<path:rest>", endpoint="snapshot"),
             ]
         )
 
@@ -90,6 +98,7 @@ class Server:
         lines = ["Waybill serves these functions, each by POST:"]
         lines += [f"  /functions/{name}/source\n  /functions/{name}/sink" for name in self.handlers]
         lines += [f"  /functions/operations/{name}" for name in self.operations.names()]
+        lines.append("  /aif/rest/V1/snapshots")
         if self.syncs is not None:
             lines += ["", "and these data syncs, as", f"  {ROOT}openapi.json", "describes them:"]
             lines += [f"  {ROOT}{id}" for id in ids(self.hub)]
@@ -110,6 +119,10 @@ class Server:
         if request.method != "POST":
             return _response(problem(405, "method not allowed", "this function takes POST"))
         return _response(self.operations.carry_out(name, request.get_data()))
+
+    def snapshot(self, request: Request, rest: str) -> Response:
+        """What it is called by its path: `SnapshotApi` knows the whole of it."""
+        return self.snapshots.respond(request, caller(request.headers.get("Authorization", ""), is_checked=False))
 
 
 def _response(reply: Reply) -> Response:
@@ -175,7 +188,8 @@ def serve(hub: Hub, host: str, port: int, note: Callable[[str], None]) -> None:
     names = ready_integrations(hub, note)
     handlers, consumers = handlers_of(hub, names, notice)
     operations = Operations(hub, notice)
-    functions = Server(hub, handlers, operations, DataSyncs(hub, notice) if ids(hub) else None)
+    snapshots = SnapshotApi(hub, notice, in_background=True)
+    functions = Server(hub, handlers, operations, snapshots, DataSyncs(hub, notice) if ids(hub) else None)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     try:
         server = make_server(host, port, functions, threaded=True, request_handler=Handler)
@@ -202,6 +216,7 @@ def serve(hub: Hub, host: str, port: int, note: Callable[[str], None]) -> None:
         hub.clock.sleep(3600)
     server.shutdown()
     functions.wait()
+    snapshots.wait()
     server.server_close()
     for consumer in consumers:
         consumer.stop()

@@ -268,9 +268,10 @@ def source_of(folders: Folders, source: str | Path) -> Iterator[BinaryIO]:
 
 
 def stored_name(source: str) -> str:
-    """The name of an archive in the snapshot folders. Raises ConfigError."""
+    """The name of an archive in the snapshot folders, or in one below inbox. Raises ConfigError."""
     folder, slash, name = source.rpartition("/")
-    if folder not in ("", "inbox", "outbox"):
+    top, *below = folder.split("/")
+    if top not in ("", "inbox", "outbox") or (below and top != "inbox") or ".." in below:
         raise ConfigError(f"{source!r} is in no snapshot folder", cure="name one in inbox or outbox")
     return f"{folder}{slash}{archive_name(name)}"
 
