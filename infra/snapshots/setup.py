@@ -39,7 +39,7 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "streams": ("integration", "stream", "enabled", "schedule", "own_keys", "document"),
     "rules": ("integration", "stream", "read", "write", "filters", "once", *_FLAGS, "problem"),
     "mappings": ("integration", "file", "sha256"),
-    "data_syncs": ("data_sync", "integration", "title", "type", "kind", "authentication"),
+    "syncs": ("data_sync", "integration", "title", "type", "kind", "authentication"),
     "schedules": ("integration", "stream", "schedule", "catch_up", "catch_up_window", "paused"),
     "alert_rules": ("integration", "consecutive_failures", "webhook"),
     "periods": ("period", "from", "until"),
@@ -63,7 +63,7 @@ def tables(hub: Hub, periods: Periods) -> list[Table]:
         "streams": (_stream(name, each, documents[name]) for name, each in streams),
         "rules": (_rules(hub, name, each) for name, each in streams),
         "mappings": modules(hub),
-        "data_syncs": _data_syncs(hub, streams),
+        "syncs": _syncs(hub, streams),
         "schedules": _schedules(hub, streams),
         "alert_rules": (
             (name, each.alerts.consecutive_failures, each.alerts.webhook is not None)
@@ -152,7 +152,7 @@ def modules(hub: Hub) -> Iterator[tuple[str, str, str]]:
                 yield name, file.name, hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _data_syncs(hub: Hub, streams: Sequence[tuple[str, config.StreamConfig]]) -> Iterator[Sequence[object]]:
+def _syncs(hub: Hub, streams: Sequence[tuple[str, config.StreamConfig]]) -> Iterator[Sequence[object]]:
     for name, stream in streams:
         try:
             launched = bool(hub.rules(name, stream).launched)
