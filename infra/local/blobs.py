@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import uuid
 from collections.abc import Iterable, Iterator
@@ -94,6 +95,13 @@ class LocalBlobs:
                     continue
                 yield name, datetime.fromtimestamp(written_at, UTC)
 
+    def remove_abandoned(self) -> None:
+        """Removes what processes left behind that died while they wrote."""
+        for folder, _, files in os.walk(self._folder, onerror=_complain):
+            for file in files:
+                if file.startswith("."):
+                    _remove_abandoned(Path(folder, file))
+
     def _path(self, name: str) -> Path:
         parts = name.split("/")
         if any(not part or part.startswith(".") for part in parts) or any(ord(letter) < 32 for letter in name):
@@ -134,8 +142,21 @@ def _create(path: Path) -> int:
     for _ in range(_TRIES):
         with suppress(FileNotFoundError):
             _make(path.parent)
-            return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+            file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            return file
     raise FileNotFoundError(2, "its folder is removed again and again")
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Whoever writes a file holds a lock on it, which ends with the process."""
+    with _storing(path.name), suppress(FileNotFoundError, BlockingIOError):
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+        finally:
+            os.close(file)
 
 
 def _make(folder: Path) -> None:

@@ -45,6 +45,7 @@ class EmbeddedHome:
         self.state = Database(folder / "state.db", STATE, durable=True, added=ADDED)
         self.transport = Database(folder / "bus.db", BUS, durable=False)
         ledger = LocalLedger(self.state)
+        self.snapshots = LocalBlobs(folder / "snapshots")
         self.bus = LocalBus(self.transport, self.owners, self.clock)
         self.blobs = LocalBlobs(folder / "blobs")
         self.ports = Home(
@@ -57,7 +58,7 @@ class EmbeddedHome:
             confirmations=LocalConfirmations(self.state),
             bus=self.bus,
             blobs=self.blobs,
-            snapshots=LocalBlobs(folder / "snapshots"),
+            snapshots=self.snapshots,
             history=LocalHistory(self.state, ledger, self.clock),
             schedule=LocalSchedule(self.state, self.clock),
             launches=LocalLaunches(self.state),

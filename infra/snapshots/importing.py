@@ -212,7 +212,10 @@ def look_ahead(hub: Hub, source: str | Path, progress: Any) -> dict[str, Any]:
 
 
 def finish_what_was_left(hub: Hub, progress: Any, kept: Kept) -> None:
-    """Brings an import to its end that was interrupted after it had begun to change something."""
+    """Brings an import to its end that was interrupted after it had begun to change something, and clears away what
+    else was left behind."""
+    if not hub.on_google_cloud:
+        hub.embedded.snapshots.remove_abandoned()
     folders = Folders(hub.home.snapshots)
     left = hub.home.history.unfinished()
     if left is None:
