@@ -186,7 +186,7 @@ def _write(kind: str, id: str, fields: Mapping[str, Any], held: Document | None,
         return None
     if held is None:
         return Write(path, {"id": id, "shard": path[-1][0], **_contents(after, at)}, "create")
-    return Write(path, _contents(after, later(at, _object(held).changed_at)), "update", held.version)
+    return Write(path, _contents(after, later(at, read_object(held).changed_at)), "update", held.version)
 
 
 def _contents(fields: Mapping[str, Any], at: datetime) -> dict[str, Any]:
