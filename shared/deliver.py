@@ -437,7 +437,7 @@ class Delivery:
 
     def record(self, *, keep: bool, settled: bool) -> None:
         """Writes all that was decided since the last time, as one."""
-        at = self.home.clock.now()
+        at, closures = self.home.clock.now(), self.closures()
         self.home.batches.settle(
             Settlement(
                 batch=self.batch.id,
@@ -448,7 +448,7 @@ class Delivery:
                 keep=keep,
                 cells=list(self.changed.values()),
                 failures=self.failures,
-                closures=self.closures(),
+                closures=closures,
                 run=self.envelope.run,
                 at=at,
                 awaited=list(self.awaited.values()),
@@ -466,19 +466,36 @@ class Delivery:
         """The open failures that are over: the same version's with its outcome, older ones as superseded."""
         if not self.cured:
             return []
-        newest: dict[str, tuple[str, Outcome]] = {}
+        newest: dict[str, tuple[Record, Outcome]] = {}
         for record, outcome in self.cured:
-            if record.key not in newest or newest[record.key][0] <= record.version:
-                newest[record.key] = (record.version, outcome)
+            if record.key not in newest or newest[record.key][0].version <= record.version:
+                newest[record.key] = (record, outcome)
         query = FailureQuery(self.stream.integration, self.stream.name, keys=tuple(newest))
         found = []
         for failure in self.home.failures.find(query):
-            version, outcome = newest[failure.key]
-            if failure.version == version:
+            record, outcome = newest[failure.key]
+            if failure.version == record.version:
                 found.append(Closure(failure.id, failure.batch, failure.place, outcome))
-            elif failure.version < version and (outcome is not Outcome.SUPERSEDED or failure.key in self.gave_way):
-                found.append(Closure(failure.id, failure.batch, failure.place, Outcome.SUPERSEDED))
+            elif failure.version < record.version and (
+                outcome is not Outcome.SUPERSEDED or failure.key in self.gave_way
+            ):
+                if self.covers(record, failure):
+                    found.append(Closure(failure.id, failure.batch, failure.place, Outcome.SUPERSEDED))
+                else:
+                    self.keep_marked(failure)
         return found
+
+    def keep_marked(self, failure: Failure) -> None:
+        """The cell goes on saying that a failure of its key is open, so that whoever covers it closes it."""
+        cell = self.changed.get(failure.key)
+        if cell is not None:
+            changed = msgspec.structs.replace(cell, failed=max(cell.failed, failure.version))
+            self.changed[failure.key] = self.cells[failure.key] = changed
+
+    def covers(self, record: Record, failure: Failure) -> bool:
+        """Whether nothing of a failed record is missing once a newer one has arrived. Where several streams write to
+        one target, each adds to what is there, and a row may have other columns than the one before."""
+        return not self.stream.rules.verifies or failure.data.keys() <= record.data.keys()
 
 
 def may_have_arrived(failure: Failure) -> bool:

@@ -199,6 +199,15 @@ def test_who_matches_nobody_can_be_made(world: World) -> None:
     }
 
 
+def test_who_is_made_takes_nobody_s_id(world: World) -> None:
+    world.put("7", **ANA)
+    sink = world.sink(match="email", unmatched="create")
+    (answer,) = sink.write([upsert({"email": "new@example.com", "id": 7, "name": "New"}, "new")])
+    assert isinstance(answer, Verdict)
+    assert (answer.outcome, answer.number) == (Outcome.REJECTED, NO_SUCH_CUSTOMER)
+    assert world.held() == {"7": ANA}
+
+
 def test_only_customers_are_made_and_only_by_a_field_that_can_be_found(world: World) -> None:
     for options in ({"match": "e-mail"}, {"match": "email", "unmatched": "create"}):
         with pytest.raises(ConfigError):

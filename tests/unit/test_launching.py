@@ -228,6 +228,21 @@ def test_what_could_not_be_named_is_not_held_in_memory(world: World) -> None:
     assert len(process.failures()) == 30 and fetcher.nameless == {}
 
 
+def test_a_later_row_with_other_columns_leaves_the_failure_of_the_earlier_one_open(world: World) -> None:
+    process = Launcher(world)
+    world.target.refused = {"K1"}
+    process.send("key,name,email\r\nK1,Ana,ana@example.com\r\n")
+    process.work()
+    world.target.refused = set()
+    process.send("key,name\r\nK1,Ana\r\n", "two")
+    process.work()
+    assert [failure.data["email"] for failure in process.failures()] == ["ana@example.com"]
+    process.send("key,name,email\r\nK1,Anna,ana@example.com\r\n", "three")
+    process.work()
+    assert process.failures() == []
+    assert process.audit().balanced
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [("", "empty"), ("a,a\n1,2\n", "twice"), ("\n\nkey,name\n", "no header")],

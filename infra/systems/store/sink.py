@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
@@ -91,8 +91,10 @@ class Store:
         """Raises StoreUnavailable."""
         values = {self._value(change) for change in changes if self._is_matched(change)} - {""}
         found = self._objects.find(CUSTOMERS, self._match, sorted(values)) if values else {}
+        named = [text_of("id", change.content.get("id")) for change in changes if self._creates]
+        taken = self._objects.get(CUSTOMERS, [id for id in named if id])
         return [
-            self._matched(change, found.get(self._value(change), []))
+            self._matched(change, found.get(self._value(change), []), taken)
             if self._is_matched(change)
             else self._named(change)
             for change in changes
@@ -113,8 +115,8 @@ class Store:
         except ValueError as error:
             return _malformed(error)
 
-    def _matched(self, change: Change, customers: Sequence[str]) -> Place:
-        """By the customer who has the value."""
+    def _matched(self, change: Change, customers: Sequence[str], taken: Collection[str]) -> Place:
+        """By the customer who has the value. One who is made takes nobody's id."""
         fields = {name: each for name, each in change.content.items() if name != "id"}
         try:
             if len(customers) == 1 and self._kind == CUSTOMERS:
@@ -125,6 +127,9 @@ class Store:
                 return Place(self._id(change, customers[0]), {"id": customers[0], **fields})
             if not customers and self._value(change) and self._creates and change.operation != "delete":
                 made = identity_text(change.content.get("id")) or self._value(change)
+                if made in taken:
+                    reason = f"no customer has this {self._match}, and the id is another one's"
+                    return Place("", {}, rejected(NO_SUCH_CUSTOMER, reason))
                 return Place(made, {"id": made, **fields})
         except ValueError as error:
             return _malformed(error)
