@@ -7,6 +7,8 @@ from contextlib import suppress
 from itertools import islice
 
 from shared.errors import TransientError
+from shared.forget import TOMBSTONE
+from shared.ledger import Cell
 from shared.outcome import Absent, CannotAsk, Passing, Probe
 from shared.plan import judge_row, left_out
 from shared.ports import Change, Home, Row, Sink, Source, Window
@@ -37,8 +39,8 @@ def compare_with_source(stream: Stream, home: Home, source: Source) -> Iterator[
                 yield {"key": record.key, "where": "ledger", "reason": "at the source, unknown to the ledger"}
     for page in source.pages(Window(cursor, source.now()), ""):
         there.update(keys_of(page.rows, stream))
-    for cell in home.ledger.scan(stream.integration, stream.name):
-        if cell.version and not cell.deleted and cell.key not in there:
+    for cell in delivered_cells(stream, home):
+        if cell.key not in there:
             yield {"key": cell.key, "where": "source", "reason": "delivered before, and gone from the source"}
 
 
@@ -56,7 +58,7 @@ def compare_with_target(
     where others write to the target as well, who may have taken them out."""
     if stream.rules.verifies:
         return
-    cells = (c for c in home.ledger.scan(stream.integration, stream.name) if c.version and not c.deleted)
+    cells = delivered_cells(stream, home)
     while portion := list(islice(cells, max(1, min(sink.bulk, 100)))):
         if stopping():
             raise TransientError("stopped in the middle of the comparison")
@@ -64,6 +66,13 @@ def compare_with_target(
         for cell, found in zip(portion, asked(changes, stream, home, sink), strict=False):
             if isinstance(found, Absent):
                 yield {"key": cell.key, "where": "target", "reason": "delivered before, and not at the target"}
+
+
+def delivered_cells(stream: Stream, home: Home) -> Iterator[Cell]:
+    """What should be at both ends. Of whom nobody knows any more, nobody can be asked."""
+    for cell in home.ledger.scan(stream.integration, stream.name):
+        if cell.version and not cell.deleted and not cell.key.startswith(TOMBSTONE):
+            yield cell
 
 
 def asked(changes: list[Change], stream: Stream, home: Home, sink: Sink) -> list[Probe]:

@@ -17,6 +17,8 @@ from shared.deliver import may_have_arrived
 from shared.ports import Batch, Failure, FailureQuery, Home
 from shared.record import Envelope, Record
 
+TOMBSTONE: Final = "forgotten:"
+"""How what takes the place of a forgotten key begins. Neither end knows anything by it."""
 FORGOTTEN: Final = "it may have arrived, and whose it was is forgotten"
 """The reason that is left of a failure."""
 

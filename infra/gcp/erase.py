@@ -26,6 +26,7 @@ from infra.gcp.store import Query, Write, instant
 from infra.report import stamp
 from shared.errors import Leased, StoreUnavailable
 from shared.forget import (
+    TOMBSTONE,
     Telling,
     Told,
     archived_batches,
@@ -74,7 +75,7 @@ def forget(
     waiting = any(batch.state != "settled" for batches in named.values() for batch in batches)
     if waiting or on_its_way(ports, told):
         raise Leased("a record of this key is still on its way", cure="let the run end, or run again, then forget")
-    tombstone = "forgotten:" + hmac.new(secrets.token_bytes(32), key.encode(), hashlib.sha256).hexdigest()[:24]
+    tombstone = TOMBSTONE + hmac.new(secrets.token_bytes(32), key.encode(), hashlib.sha256).hexdigest()[:24]
     erased = first() | _erase_told(home, told)
     for (integration, stream), batches in named.items():
         cells = ports.ledger.cells(integration, stream, [key])

@@ -25,6 +25,7 @@ from infra.local.monitoring import MeantIn, count_rows, erase_rows
 from infra.report import stamp
 from shared.errors import Leased, MalformedEnvelope
 from shared.forget import (
+    TOMBSTONE,
     Meant,
     Telling,
     Told,
@@ -74,7 +75,7 @@ def forget(
     batches = list(_batches_with(home, key, told))
     if any(batch.state != "settled" for batch in batches) or on_its_way(home.ports, told):
         raise Leased("a record of this key is still on its way", cure="let the run end, or run again, then forget")
-    tombstone = "forgotten:" + hmac.new(secrets.token_bytes(32), key.encode(), hashlib.sha256).hexdigest()[:24]
+    tombstone = TOMBSTONE + hmac.new(secrets.token_bytes(32), key.encode(), hashlib.sha256).hexdigest()[:24]
     erased = first() | _erase_told(home, told)
     batches.sort(key=lambda batch: batch.blob)
     erased["archived records"] += blank(home.ports, batches, lambda record: record.key == key)[0]

@@ -65,6 +65,13 @@ def test_nothing_is_left_of_a_person_who_was_delivered(hub: Hub) -> None:
     assert hub.audited() == before
 
 
+def test_a_deep_audit_asks_neither_end_for_who_was_forgotten(hub: Hub) -> None:
+    assert hub.run().code == 0
+    receipt = forgotten(hub).document["receipt"]
+    missing = hub("audit", NAME, "--deep").document["unaccounted"]
+    assert receipt not in {each["key"] for each in missing}
+
+
 def test_nothing_is_left_of_a_person_whose_record_failed(hub: Hub) -> None:
     hub.faults("milvus", "reject=1")
     assert hub.run().code == 3
