@@ -284,6 +284,8 @@ def _in_words(kind: Any) -> str:
 
 NAME: Final = r"[a-z][a-z0-9_]*"
 NAME_FORM: Final = "lower-case letters, digits and underscores"
+STREAM_NAME: Final = r"[a-z0-9][a-z0-9_]*"
+"""A data sync may have the number by which existing clients know it."""
 system: Final = _named(
     r"[a-z][a-z0-9_]*|[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+",
     "a system's name such as ploomes, or a dotted module path",

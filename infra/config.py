@@ -288,8 +288,9 @@ class _Reading:
         read = {}
         for name, stream in value.items():
             path = ("streams", name)
-            if not isinstance(name, str) or not re.fullmatch(accepted.NAME, name):
-                self.refuse(path, shown(name), accepted.NAME_FORM, "rename the stream")
+            if not isinstance(name, str) or not re.fullmatch(accepted.STREAM_NAME, name):
+                cure = "rename the stream" if isinstance(name, str) else "write it in quotes, as a text"
+                self.refuse(path, shown(name), accepted.NAME_FORM, cure)
                 continue
             options = options_of(self.folder, name)
             folder = self.base.file.parent

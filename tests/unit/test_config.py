@@ -165,6 +165,11 @@ def test_anchors_and_merge_keys_may_be_used_and_overridden(write: Write) -> None
     assert (streams["tasks"].overlap, streams["tasks"].enabled) == (120.0, False)
 
 
+def test_a_stream_may_be_called_by_a_number(write: Write) -> None:
+    functions = write(MINIMAL.format(name="a_to_b").replace("customers:", '"17592213056255":'))
+    assert list(load(functions)[0].streams) == ["17592213056255"]
+
+
 def test_a_byte_order_mark_is_no_mistake(write: Write) -> None:
     assert load(write(b"\xef\xbb\xbf" + MINIMAL.format(name="a_to_b").encode()))[0].name == "a_to_b"
 
@@ -310,7 +315,7 @@ alerts: {consecutive_failures: 3}
         ("overlap: 10m", "schedule: 10", "streams.customers.schedule", 6, "`10`", "five fields", "quotes"),
         ("  customers:\n    overlap: 10m\n", "  customers:\n", "streams.customers", 5, "null", "mapping", "{}"),
         ("  customers:\n    overlap: 10m\n", "  Custs: {}\n", "streams.Custs", 5, "`Custs`", "lower-case", "rename"),
-        ("  customers:\n    overlap: 10m\n", "  2024: {}\n", "streams.2024", 5, "`2024`", "lower-case", "rename"),
+        ("  customers:\n    overlap: 10m\n", "  2024: {}\n", "streams.2024", 5, "`2024`", "lower-case", "in quotes"),
         ("streams:\n  customers:\n    overlap: 10m\n", "streams: {}\n", "streams", 4, "an empty mapping", "", "least"),
         ("streams:\n  customers:\n    overlap: 10m\n", "streams: [a]\n", "streams", 4, "a list", "mapping", "least"),
         ("streams:\n  customers:\n    overlap: 10m\n", "", "streams", 1, "nothing", "a value", "add `streams`"),
