@@ -213,6 +213,62 @@ def check_a_range_is_read(world: World) -> None:
     assert read("x", 9, 1) == b"9"
 
 
+class SizeOfNothing(Around):
+    def size(self, name: str) -> int:
+        try:
+            found: int = self.inner.size(name)
+        except FileNotFoundError:
+            return 0
+        return found
+
+
+@contract(
+    breaks("counts one too many", blobs=answering("size", lambda size: size + 1)),
+    breaks("takes nothing for empty", blobs=SizeOfNothing),
+)
+def check_the_size_of_a_blob_is_known(world: World) -> None:
+    for name, data in (("a/b", b"0123456789"), ("a/empty", b""), ("a/large", b"x" * SIZE)):
+        world.here.blobs.write(name, data)
+        assert world.there.blobs.size(name) == len(data)
+    world.here.blobs.write("a/b", b"012")
+    assert world.there.blobs.size("a/b") == 3
+    for name in ("nobody's", "a", "a/b/c"):
+        with refused(FileNotFoundError):
+            world.there.blobs.size(name)
+
+
+class KeptTogether(Around):
+    """Keeps snapshots among the other blobs."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.home.blobs, name)
+
+
+@contract(
+    breaks("keeps them together", snapshots=KeptTogether),
+    breaks("names everything", snapshots=NamesEverything),
+    breaks("reads to the end", snapshots=ReadsFromTheOffset),
+    breaks("takes any name", snapshots=TakesAnyName),
+)
+def check_snapshots_are_blobs_of_their_own(world: World) -> None:
+    world.here.blobs.write("outbox/full.zip", b"another")
+    snapshots, there = world.here.snapshots, world.there.snapshots
+    assert snapshots.write_pieces("outbox/full.zip", [b"01234", b"56789"]) == 10
+    snapshots.write("data/x", b"x")
+    assert (there.size("outbox/full.zip"), there.read("outbox/full.zip", 3, 4)) == (10, b"3456")
+    assert world.there.blobs.read("outbox/full.zip") == b"another"
+    assert [name for name, _ in there.names("outbox/")] == ["outbox/full.zip"]
+    assert sorted(name for name, _ in there.names("")) == ["data/x", "outbox/full.zip"]
+    there.delete("outbox/full.zip")
+    with refused(FileNotFoundError):
+        snapshots.read("outbox/full.zip")
+    assert world.there.blobs.read("outbox/full.zip") == b"another"
+    for name in TRICKS:
+        for call in (lambda n: snapshots.write(n, b"x"), snapshots.read, snapshots.delete, snapshots.size):
+            with refused(ConfigError):
+                call(name)
+
+
 @contract(breaks("keeps the first", blobs=KeepsTheFirst))
 def check_a_name_is_overwritten(world: World) -> None:
     for data in (b"first", b"second, and longer", b"3"):

@@ -24,7 +24,7 @@ NEED_NO_STORE = {"batches.let_go"}
 """Whoever has nothing in hand lets go of nothing, with a store or without."""
 PORTS = (
     "leases", "runs", "batches", "books", "ledger", "failures", "confirmations", "bus", "blobs", "schedule", "launches",
-    "tokens", "objects", "alerts", "monitoring",
+    "tokens", "objects", "alerts", "monitoring", "snapshots", "history",
 )  # fmt: skip
 
 
@@ -73,6 +73,17 @@ def calls(home: Home, lease: Lease) -> dict[str, Callable[[], Any]]:
         "blobs.read": lambda: home.blobs.read("a"),
         "blobs.names": lambda: list(home.blobs.names("")),
         "blobs.delete": lambda: home.blobs.delete("a"),
+        "blobs.size": lambda: home.blobs.size("a"),
+        "snapshots.write": lambda: home.snapshots.write("b", b"x"),
+        "snapshots.write_pieces": lambda: home.snapshots.write_pieces("b", [b"x"]),
+        "snapshots.read": lambda: home.snapshots.read("a"),
+        "snapshots.names": lambda: list(home.snapshots.names("")),
+        "snapshots.delete": lambda: home.snapshots.delete("a"),
+        "snapshots.size": lambda: home.snapshots.size("a"),
+        "history.look": lambda: look(home),
+        "history.replace": lambda: home.history.replace(b"x", lambda: iter(())),
+        "history.unfinished": lambda: home.history.unfinished(),
+        "history.finish": lambda: home.history.finish(),
         "schedule.next_run": lambda: home.schedule.next_run(SHOP, CUSTOMERS, "* * * * *"),
         "schedule.pause": lambda: home.schedule.pause(SHOP),
         "schedule.resume": lambda: home.schedule.resume(SHOP),
@@ -96,6 +107,11 @@ def calls(home: Home, lease: Lease) -> dict[str, Callable[[], Any]]:
         "objects.fields": lambda: home.objects.fields("people"),
         "monitoring.remove": lambda: home.monitoring.remove(SHOP, DATASET, MONITORED, START),
     }
+
+
+def look(home: Home) -> object:
+    with home.history.look() as past:
+        return past.counts()
 
 
 class ForeignErrors(Around):
@@ -135,6 +151,7 @@ def used(world: World) -> Lease:
     home.runs.commit(lease, make.run(), batches=[BATCH], cells=[make.cell("0-0")])
     home.batches.begin(BATCH.id, "one")
     home.blobs.write("a", b"x")
+    home.snapshots.write("a", b"x")
     home.bus.publish(TOPIC, [Message(b"x", "a")])
     home.launches.add(LAUNCH)
     home.tokens.add(TOKEN)

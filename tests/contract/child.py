@@ -71,9 +71,14 @@ def write_blobs(process: Process, count: int, size: int) -> None:
             say({"begun": True})
 
 
+def replace_books(process: Process, count: int) -> None:
+    """Replaces the books by very many entries."""
+    process.ports.history.replace(b"intent", lambda: make.many_cells(count, lambda: say({"begun": True})))
+
+
 DEEDS: dict[str, Callable[..., None]] = {
     deed.__name__: deed
-    for deed in (take_lease, begin_batch, receive, commit_groups, settle_batches, publish, write_blobs)
+    for deed in (take_lease, begin_batch, receive, commit_groups, settle_batches, publish, write_blobs, replace_books)
 }
 
 

@@ -23,6 +23,7 @@ class Trait(StrEnum):
     SAYS_WHAT_IT_CARRIES = "the bus knows which batches it has a message of"
     HANDS_OUT_EVERY_LANE = "any number of lanes is in hand at the same time (an emulator pushes two at a time)"
     WRITES_ROWS_WITH_WHAT_THEY_TELL_OF = "monitoring rows are part of the commit (here they are published before it)"
+    REPLACES_THE_BOOKS_IN_ONE_WRITE = "the books are replaced in one write (here an intent is noted before)"
     WORKS_OUT_THE_TIME = "the next run follows from the fields asked about, not from what is deployed"
 
 
@@ -157,8 +158,9 @@ class EmbeddedSite:
             process.unplug()
         for file in self._folder.glob("*.db*"):
             file.write_bytes(b"no database " * 1000)
-        (self._folder / "blobs").rename(self._folder / "blobs.away")
-        (self._folder / "blobs").write_text("no folder")
+        for name in ("blobs", "snapshots"):
+            (self._folder / name).rename(self._folder / f"{name}.away")
+            (self._folder / name).write_text("no folder")
 
 
 class Embedded:

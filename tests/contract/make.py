@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ from shared.ledger import Cell
 from shared.outcome import Outcome
 from shared.ports import Batch, Closure, Failure, Home, Run, RunKind, Settlement, lease_name
 from shared.record import failure_id
+from shared.snapshot.history import Placed
 from tests.contract.world import START
 
 T = TypeVar("T")
@@ -171,6 +172,14 @@ def commit_groups(home: Home, stream: str, count: int, after_first: Callable[[],
         if number == 0:
             after_first()
     home.leases.release(lease)
+
+
+def many_cells(count: int, after_thousand: Callable[[], None]) -> Iterator[Placed]:
+    """Entries of a replacement that takes its time."""
+    for number in range(count):
+        if number == 1000:
+            after_thousand()
+        yield Placed(SHOP, CUSTOMERS, cell(f"x{number}"))
 
 
 def unlike_any_store() -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 from shared.launches import Launches
 from shared.objects import Objects
 from shared.ports import Home
+from shared.snapshot.history import History
 from shared.tokens import Tokens
 from tests.contract.check_store import NEED_NO_STORE, calls
 from tests.contract.homes import HOMES, HomeUnderTest
@@ -63,7 +64,9 @@ def test_no_check_is_left_out() -> None:
 
 
 def test_every_call_of_every_port_is_tried_without_a_store() -> None:
-    ports = get_type_hints(Home, localns={"Launches": Launches, "Tokens": Tokens, "Objects": Objects})
+    ports = get_type_hints(
+        Home, localns={"Launches": Launches, "Tokens": Tokens, "Objects": Objects, "History": History}
+    )
     promised = {
         f"{name}.{method}"
         for name in ports
