@@ -99,6 +99,8 @@ def run(document: dict[str, Any]) -> None:
             _print(funnel(title, report))
             for rule, count in report["rules"].items():
                 _print(f"  filtered by {rule}: {count:,}")
+        elif report["state"] == "settled":
+            _print(f"{name} {stream}: nothing waits")
         _error(report)
         failed = failed or any(report.get(each) for each in ("invalid", "rejected", "exhausted", "unknown"))
     if failed:
@@ -264,6 +266,8 @@ def tokens(document: dict[str, Any]) -> None:
     for each in document["tokens"]:
         _row(table, each["id"], each["state"], each["made_at"], each["revoked_at"] or "")
     _print(table)
+    for text in document["notes"]:
+        _print(f"note: {text}")
 
 
 def traces(found: dict[str, int]) -> None:

@@ -27,7 +27,9 @@ def listing(hub: Hub, data_sync: str) -> dict[str, Any]:
     """The tokens of a data sync without themselves, oldest first. Raises ConfigError."""
     integration, stream = find_data_sync(hub, data_sync)
     found = hub.home.tokens.of(integration, stream.name)
-    return {"data_sync": data_sync, "tokens": [_shown(token) for token in found]}
+    open_to_all = not (found and stream.options.get("authentication", True))
+    notes = [f"{data_sync} is open to everybody"] if open_to_all else []
+    return {"data_sync": data_sync, "tokens": [_shown(token) for token in found], "notes": notes}
 
 
 def revoke(hub: Hub, data_sync: str, token_id: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ BULK: Final = 1000
 """As many as a batch can have."""
 _FORMULA: Final = ("=", "@", "\t", "\r")
 _SIGNED: Final = ("+", "-")
-_NUMBER: Final = re.compile(r"[+-][0-9]+(?:[.,][0-9]+)*(?:[eE][+-]?[0-9]+)?%?")
+_NUMBER: Final = re.compile(r"[+-](?:[0-9]+(?:[.,' ][0-9]+)*[.,]?|[.,][0-9]+)(?:[eE][+-]?[0-9]+)?%?")
 _PHONE: Final = re.compile(r"\+[0-9][0-9 ().\-/]*[0-9]")
 
 _decode = msgspec.json.Decoder(list[tuple[str, str]]).decode
