@@ -58,6 +58,7 @@ ANSWERS: dict[str, dict[Callable[[str], bytes], set[int]]] = {
     "source": {not_json: {400}, no_envelope: {400}, trigger: {400, 503}},
     "sink": {nothing: {400}, no_envelope: {400}, envelope: {503}},
     "api": {nothing: {404}},
+    "snapshots": {nothing: {404}},
     "dead_letter": {nothing: {204}, no_envelope: {204}},
     "sweep": {not_json: {400}, nothing: {503}},
     "replay": {nothing: {400}},

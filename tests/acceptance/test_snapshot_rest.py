@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests import archives
 from tests.acceptance.conftest import MakeHub
-from tests.acceptance.hub import PATIENCE, Document, Hub, wait_until
-from tests.acceptance.servers import Function, Serve, Server
+from tests.acceptance.hub import PATIENCE, ROOT, Document, Hub, wait_until
+from tests.acceptance.servers import Archived, Serve, Server
 from tests.acceptance.snapshots import Archive
 
 PATH = "/aif/rest/V1/snapshots"
@@ -153,12 +154,18 @@ def test_a_serve_that_is_told_to_end_brings_its_job_to_an_end(hub: Hub) -> None:
     assert (hub.home / "snapshots" / "outbox" / "MyBackup.zip").exists() is (status == 0)
 
 
-def test_the_deployed_function_works_within_the_request(hub: Hub) -> None:
-    """Two instances: one works, the other one is asked."""
+def test_the_deployed_function_works_within_the_request(hub: Hub, runtime: Path, tmp_path: Path) -> None:
+    """Two instances, each of what is deployed and nothing else: one works, the other one is asked."""
     scheduled = {"X_CloudScheduler_ScheduleTime": "2026-11-22T03:00:00Z"}
-    with Function(hub, "snapshots", 1, "snapshots") as one, Function(hub, "snapshots", 2, "snapshots") as two:
+    environment = {name: value for name, value in hub.environment.items() if name != "WAYBILL_OVERLAY"}
+    held = archives.members(ROOT, "snapshots")
+    one, two = (
+        Archived(runtime, archives.unpack(held, tmp_path / name / "snapshots"), "snapshots", environment)
+        for name in ("one", "two")
+    )
+    with one, two:
         done = begun(one, EXPORT, **scheduled)
-        assert (done["status"], done["jobId"].isdigit()) == (0, True)
+        assert (done["status"], done["jobId"].isdigit()) == (0, True), done
         stands = requests.get(f"{two.url}/aif/rest/V1/jobs/{done['jobId']}", timeout=PATIENCE).json()
         assert (stands["status"], stands["outputFileName"]) == (0, "outbox/MyBackup.zip")
         # Cloud Scheduler, unsure of the answer, calls again: it is the same job, and no file that is there already.
