@@ -14,7 +14,7 @@ from infra.rates import overdrawn, unlimited
 from infra.report import rules_of, run_report, stamp, state_of, systems_of
 from infra.wiring import Hub
 from shared.accounting import Counts, StreamAudit, audit_stream
-from shared.cleanup import UNNAMED, OldRows, clean_up
+from shared.cleanup import OldRows, clean_up
 from shared.declared.faults import Faults
 from shared.errors import CUSTOMER_MISSING, NUMBERS, ConfigError, WaybillError
 from shared.outcome import OUTCOMES
@@ -408,5 +408,6 @@ def cleanup(hub: Hub, name: str | None, age: timedelta | None) -> dict[str, Any]
             cleaned[integration.name] = msgspec.to_builtins(done)
     if not hub.on_google_cloud:
         # Cloud Storage forgets an upload by itself that nobody brought to its end.
-        hub.embedded.blobs.remove_unfinished(hub.clock.now() - UNNAMED)
+        for blobs in (hub.embedded.blobs, hub.embedded.snapshots):
+            blobs.remove_abandoned()
     return {"integrations": cleaned}

@@ -9,10 +9,10 @@ from typing import Final
 import msgspec
 
 from shared.confirm import LAST_LOOK
-from shared.launches import Launch
+from shared.launches import Launch, newest_first
+from shared.launching import is_over
 from shared.ports import Home
 
-LAUNCHES_AT_ONCE: Final = 50
 LATEST: Final = timedelta(seconds=2 * LAST_LOOK)
 """No look at a request is further away."""
 UNNAMED: Final = timedelta(days=1)
@@ -86,7 +86,7 @@ def _remove_uploads(home: Home, integration: str, stream: str, written: dict[str
     """The launch is told first: a crash leaves a file that no launch names."""
     left = {name for name, written_at in written.items() if written_at <= before}
     removed = 0
-    for launch in _launches(home, integration, stream):
+    for launch in newest_first(home.launches, integration, stream):
         if not left:
             break
         if launch.file in left:
@@ -110,7 +110,9 @@ def _remove_exports(home: Home, integration: str, stream: str, written: dict[str
     old = {number for number, names in parts.items() if all(written[name] <= before for name in names)}
     if not old:
         return 0
-    kept = next((launch.id for launch in _launches(home, integration, stream) if _is_whole(home, launch)), None)
+    kept = next(
+        (launch.id for launch in newest_first(home.launches, integration, stream) if _is_whole(home, launch)), None
+    )
     removed = 0
     for number in old - {kept}:
         launch = home.launches.get(integration, stream, number)
@@ -119,22 +121,6 @@ def _remove_exports(home: Home, integration: str, stream: str, written: dict[str
                 home.blobs.delete(name)
             removed += 1
     return removed
-
-
-def _launches(home: Home, integration: str, stream: str) -> Iterator[Launch]:
-    """Newest first."""
-    before = None
-    while launches := home.launches.recent(integration, stream, LAUNCHES_AT_ONCE, before):
-        yield from launches
-        before = launches[-1].id
-
-
-def is_over(home: Home, launch: Launch) -> bool:
-    """Whether nobody reads the file of a launch any more, or adds to it."""
-    if launch.state != "begun":
-        return launch.state == "cancelled"
-    run = home.runs.get(launch.run)
-    return run is not None and run.over
 
 
 def _is_whole(home: Home, launch: Launch) -> bool:

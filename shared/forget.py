@@ -7,6 +7,8 @@ by what it holds, so whoever forgets again after a crash finds what is left.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import Any, Final
@@ -21,6 +23,17 @@ TOMBSTONE: Final = "forgotten:"
 """How what takes the place of a forgotten key begins. Neither end knows anything by it."""
 FORGOTTEN: Final = "it may have arrived, and whose it was is forgotten"
 """The reason that is left of a failure."""
+
+
+class Tombstones:
+    """What takes the place of keys. Nobody can tell whose it was once the secret is thrown away."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def of(self, key: str) -> str:
+        digest = hmac.new(self._secret, key.encode("utf8", "surrogatepass"), hashlib.sha256)
+        return TOMBSTONE + digest.hexdigest()[:24]
 
 
 class Telling(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from shared.declared import convert
-from shared.tabular.identity import joined
+from shared.tabular.identity import beginning, joined
 
 CUSTOMERS: Final = "customers"
 KINDS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -23,6 +23,11 @@ def object_id(kind: str, customer: str, content: Mapping[str, Any]) -> str:
     """The id of what a customer has of a kind; what is missing counts as empty. Raises ValueError for a field that is
     no text."""
     return joined([customer, *(identity_text(content.get(name)) for name in KINDS[kind])])
+
+
+def is_of(kind: str, id: str, customer: str) -> bool:
+    """Whether an object of this id is a customer, or what the customer has. `kind` is empty where it is not known."""
+    return id == customer or (kind != CUSTOMERS and id.startswith(beginning(customer)))
 
 
 def identity_text(value: Any) -> str:

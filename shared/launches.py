@@ -4,6 +4,7 @@ asked for. What became of it is told by its run; here stands what is known befor
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, Protocol
 
@@ -13,6 +14,7 @@ from shared.ports import Window
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND: Final = timedelta(milliseconds=1)
+AT_ONCE: Final = 50
 
 LaunchState = Literal["waiting", "begun", "cancelled"]
 
@@ -46,6 +48,14 @@ class Launch(msgspec.Struct, frozen=True):
         """What its run reads: nothing but this launch."""
         since = EPOCH + self.id * MILLISECOND
         return Window(since, since + MILLISECOND)
+
+
+def newest_first(launches: Launches, integration: str, stream: str) -> Iterator[Launch]:
+    """All launches of a stream, read as they are asked for."""
+    before = None
+    while found := launches.recent(integration, stream, AT_ONCE, before):
+        yield from found
+        before = found[-1].id
 
 
 def launch_id(instant: datetime) -> int:

@@ -116,6 +116,23 @@ def look(home: Home, launch: Launch) -> Look:
     )
 
 
+def is_over(home: Home, launch: Launch) -> bool:
+    """Whether nothing happens in a launch any more."""
+    run = _run_of(home, launch)
+    return launch.state == "cancelled" or (run is not None and run.over)
+
+
+def is_read(home: Home, launch: Launch) -> bool:
+    """Whether nobody reads the file of a launch any more, though some of its rows may be on their way."""
+    run = _run_of(home, launch)
+    return launch.state == "cancelled" or (run is not None and not run.resumable)
+
+
+def _run_of(home: Home, launch: Launch) -> Run | None:
+    """Once the launch says that it has one."""
+    return home.runs.get(launch.run) if launch.state == "begun" else None
+
+
 def message_of(run: Run, counts: Counts) -> str:
     """What people are told went wrong, empty where nothing did."""
     if run.error:

@@ -14,6 +14,8 @@ from shared.errors import ConfigError
 
 FINDABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 """The names of fields by whose value an object can be found."""
+ID: Final = "id"
+"""The field in which an object has its customer's id."""
 MOST: Final = 1000
 """How many ids, values or objects one call takes or gives."""
 TICK: Final = timedelta(microseconds=1)

@@ -365,8 +365,8 @@ class Batches(Protocol):
     def unsettled(self, integration: str, stream: str | None = None) -> Iterator[Batch]:
         """Oldest first, so that what is published again keeps the order of its lane."""
 
-    def naming(self, integration: str, stream: str, key: str) -> Iterator[Batch]:
-        """The batches that carry a record of this key, oldest first."""
+    def naming(self, integration: str, stream: str, *keys: str) -> Iterator[Batch]:
+        """The batches that carry a record of one of these keys, oldest first."""
 
     def get(self, batch: str) -> Batch | None: ...
 

@@ -126,10 +126,11 @@ class GoogleBatches:
         name = integration if stream is None else both(integration, stream)
         return self._each(Query(("batches",), (("waiting", "array_contains", name),), order="committed_at"))
 
-    def naming(self, integration: str, stream: str, key: str) -> Iterator[Batch]:
+    def naming(self, integration: str, stream: str, *keys: str) -> Iterator[Batch]:
+        wanted = frozenset(keys)
         where = (("of", "==", both(integration, stream)),)
         for batch in self._each(Query(("batches",), where, order="committed_at")):
-            if key in batch.keys:
+            if not wanted.isdisjoint(batch.keys):
                 yield batch
 
     def get(self, batch: str) -> Batch | None:
@@ -242,12 +243,12 @@ def present(outcomes: str, amended: Mapping[str, str]) -> str:
     return "".join(letters)
 
 
-def rename(store: Store, batch: str, key: str, other: str) -> None:
-    """Puts another key in the place of one. Raises Conflict where somebody changed the batch meanwhile."""
+def rename(store: Store, batch: str, others: Mapping[str, str]) -> None:
+    """Puts other keys in the place of these. Raises Conflict where somebody changed the batch meanwhile."""
     found = store.get(batch_path(batch))
     if found is not None:
         keys, versions = identities(found.fields)
-        keys = [other if each == key else each for each in keys]
+        keys = [others.get(each, each) for each in keys]
         store.commit([Write(batch_path(batch), {"idents": _packed(keys, versions)}, "update", found.version)])
 
 

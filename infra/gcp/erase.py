@@ -1,19 +1,19 @@
-"""Forgetting a person: every trace of a key goes, and the books still balance.
+"""Forgetting a person on Google Cloud: every trace of a key goes, and the books still balance.
 
 Wherever the key stood as an identity, a tombstone takes its place: the same one everywhere, made with a secret that is
 thrown away afterwards. Streams whose records only tell of the key keep their own identities (`shared/forget.py`); they
-come first, since they are found with the help of the person's own cell. The order of the writes keeps the books
-balanced after a crash between any two: the tombstone's cells come before the names, the person's own go last, and
-whoever forgets again finds what is left.
+come first, since they are found with the help of the person's own cell. Streams of the hub's own store may know the
+person by other keys (`shared/forget_customer.py`), which are found with the help of the books and of the person's
+object: files come before these, and objects go last. The order of the writes keeps the books balanced after a crash
+between any two: the tombstones' cells come before the names, the person's own go last, and whoever forgets again finds
+what is left.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -26,9 +26,9 @@ from infra.gcp.store import Query, Write, instant
 from infra.report import stamp
 from shared.errors import Leased, StoreUnavailable
 from shared.forget import (
-    TOMBSTONE,
     Telling,
     Told,
+    Tombstones,
     archived_batches,
     blank,
     drop_dead_archives,
@@ -36,29 +36,40 @@ from shared.forget import (
     find_archived,
     left_of,
     on_its_way,
-    who_is_meant,
 )
+from shared.forget_customer import Counting, Keeping, Person, Where, erase_places, failures_in, look_up, runs_at
+from shared.forget_files import erase_files, look_into_files
 from shared.ports import Batch, Failure, FailureQuery
 
-Streams = Iterable[tuple[str, str]]
-"""Pairs of integration and stream."""
+Streams = Iterable[Where]
+CELLS_AT_ONCE: Final = 300
 _decode = msgspec.json.Decoder(Failure).decode
 
 
-def find_traces(home: GoogleHome, streams: Streams, key: str, tellings: Sequence[Telling] = ()) -> dict[str, int]:
+def find_traces(
+    home: GoogleHome,
+    streams: Streams,
+    key: str,
+    tellings: Sequence[Telling] = (),
+    keepings: Sequence[Keeping] = (),
+    also: Counting = lambda person: {},
+) -> dict[str, int]:
     """How often the key stands where, and what tells of it, for the person who has to confirm. `streams` are those that
-    are configured; those that once were are looked up."""
-    ports, told = home.ports, who_is_meant(home.ports, tellings, key)
+    are configured; those that once were are looked up. `also` says more."""
+    ports, known = home.ports, list(_all_streams(home, streams))
+    person = look_up(ports, key, tellings, keepings, known, home.objects.owned(key))
     found = {"cells": 0, "failures": 0, "batches": 0}
-    for name in _all_streams(home, streams):
-        if name not in told:
-            found["cells"] += len(ports.ledger.cells(*name, [key]))
-            found["failures"] += ports.failures.count(_failures_of(*name, key))
-            found["batches"] += sum(1 for _ in ports.batches.naming(*name, key))
-    for name, meant in told.items():
+    for name in {**dict.fromkeys(known), **person.theirs}:
+        if name not in person.told:
+            keys = person.keys_in(name)
+            found["cells"] += len(ports.ledger.cells(*name, list(keys)))
+            found["failures"] += len(_failures_in(home, person, name))
+            found["batches"] += sum(1 for _ in ports.batches.naming(*name, *keys))
+    for name, meant in person.told.items():
         found["failures"] += sum(1 for _ in failures_of(ports, *name, meant))
         found["batches"] += sum(1 for batch in archived_batches(ports, *name) if find_archived(ports, batch, meant))
-    return found
+    files, _ = look_into_files(ports, person)
+    return found | {"objects": sum(map(len, person.owned.values()))} | files | also(person)
 
 
 def forget(
@@ -66,41 +77,59 @@ def forget(
     streams: Streams,
     key: str,
     tellings: Sequence[Telling] = (),
-    first: Callable[[], dict[str, int]] = dict,
+    keepings: Sequence[Keeping] = (),
+    first: Counting = lambda person: {},
 ) -> dict[str, Any]:
     """Erases a key in every stream, and what tells of it, and gives the receipt. Raises Leased while such a record is
     on its way; else `first` is done, and says how much it erased where."""
-    ports, told = home.ports, who_is_meant(home.ports, tellings, key)
-    named = {each: list(ports.batches.naming(*each, key)) for each in _all_streams(home, streams) if each not in told}
+    ports, known = home.ports, list(_all_streams(home, streams))
+    person = look_up(ports, key, tellings, keepings, known, home.objects.owned(key))
+    names = [name for name in {**dict.fromkeys(known), **person.theirs} if name not in person.told]
+    named = {name: list(ports.batches.naming(*name, *person.keys_in(name))) for name in names}
     waiting = any(batch.state != "settled" for batches in named.values() for batch in batches)
-    if waiting or on_its_way(ports, told):
+    _, may_be_read = look_into_files(ports, person)
+    waiting = waiting or any(run.resumable for run in runs_at(ports, person))
+    if waiting or may_be_read or on_its_way(ports, person.told):
         raise Leased("a record of this key is still on its way", cure="let the run end, or run again, then forget")
-    tombstone = TOMBSTONE + hmac.new(secrets.token_bytes(32), key.encode(), hashlib.sha256).hexdigest()[:24]
-    erased = first() | _erase_told(home, told)
-    for (integration, stream), batches in named.items():
-        cells = ports.ledger.cells(integration, stream, [key])
-        nameless = [
-            msgspec.structs.replace(
-                cell, key=tombstone, hash="", target_id="", origin="", shown="", gave_way="", shown_version=""
-            )
-            for cell in cells.values()
-        ]
-        if nameless:
-            home.store.commit(put_cells(integration, stream, nameless))
-        batches.sort(key=lambda batch: batch.blob)
-        erased["archived records"] += blank(ports, batches, lambda record: record.key == key)[0]
-        for batch in batches:
-            _rename(home, batch, key, tombstone)
-        failures = [each.id for each in ports.failures.find(_failures_of(integration, stream, key))]
-        home.failures.remove(failures)
-        if nameless:
-            home.store.commit([Write(cell_path(integration, stream, key), {}, "delete")])
-        erased["cells"] += len(nameless)
-        erased["failures"] += len(failures)
-        erased["batches"] += len(batches)
-    for name in {**named, **told}:
+    tombstones = Tombstones(secrets.token_bytes(32))
+    erased = first(person) | erase_files(ports, person) | _erase_told(home, person.told)
+    for name, batches in named.items():
+        _erase(home, person, name, batches, tombstones, erased)
+    for name in {**named, **person.told}:
         drop_dead_archives(ports, *name)
-    return {"receipt": tombstone, "at": stamp(home.clock.now()), "erased": erased}
+    erase_places(ports, person)
+    for kind, ids in person.owned.items():
+        ports.objects.remove(kind, ids)
+    erased["objects"] = sum(map(len, person.owned.values()))
+    return {"receipt": tombstones.of(key), "at": stamp(home.clock.now()), "erased": erased}
+
+
+def _erase(
+    home: GoogleHome, person: Person, name: Where, batches: list[Batch], tombstones: Tombstones, erased: dict[str, int]
+) -> None:
+    """Erases what a stream knows under their keys, and counts it."""
+    tombs = person.tombs_in(name, tombstones)
+    cells = home.ports.ledger.cells(*name, list(tombs))
+    nameless = [
+        msgspec.structs.replace(
+            cell, key=tombs[key], hash="", target_id="", origin="", shown="", gave_way="", shown_version=""
+        )
+        for key, cell in cells.items()
+    ]
+    for start in range(0, len(nameless), CELLS_AT_ONCE):
+        home.store.commit(put_cells(*name, nameless[start : start + CELLS_AT_ONCE]))
+    batches.sort(key=lambda batch: batch.blob)
+    erased["archived records"] += blank(home.ports, batches, lambda record: record.key in tombs)[0]
+    for batch in batches:
+        _rename(home, batch, tombs)
+    failures = _failures_in(home, person, name)
+    home.failures.remove(failures)
+    paths = [cell_path(*name, key) for key in cells]
+    for start in range(0, len(paths), CELLS_AT_ONCE):
+        home.store.commit([Write(path, {}, "delete") for path in paths[start : start + CELLS_AT_ONCE]])
+    erased["cells"] += len(nameless)
+    erased["failures"] += len(failures)
+    erased["batches"] += len(batches)
 
 
 def _erase_told(home: GoogleHome, told: Told) -> dict[str, int]:
@@ -150,15 +179,19 @@ def _all_streams(home: GoogleHome, streams: Streams) -> Iterator[tuple[str, str]
     yield from known
 
 
-def _failures_of(integration: str, stream: str, key: str) -> FailureQuery:
-    return FailureQuery(integration, stream, key=key, include_closed=True)
+def _failures_in(home: GoogleHome, person: Person, name: Where) -> list[str]:
+    """The ids of what failed there."""
+    if name in person.theirs:
+        return failures_in(home.ports, person.theirs[name])
+    query = FailureQuery(*name, key=person.key, include_closed=True)
+    return [failure.id for failure in home.ports.failures.find(query)]
 
 
-def _rename(home: GoogleHome, batch: Batch, key: str, tombstone: str) -> None:
+def _rename(home: GoogleHome, batch: Batch, tombs: dict[str, str]) -> None:
     """Based on the batch as it is: somebody may be amending it."""
     for _ in home.patience.tries():
         try:
-            rename(home.store, batch.id, key, tombstone)
+            rename(home.store, batch.id, tombs)
         except Conflict:
             continue
         return

@@ -79,6 +79,7 @@ class GoogleHome:
             blobs or GoogleBlobs(bucket_client, bucket or bucket_name(project), self.patience), self.meter
         )
         self.failures = GoogleFailures(self.store, kept)
+        self.objects = GoogleObjects(self.store)
         ledger = GoogleLedger(self.store)
         confirmations = GoogleConfirmations(self.store)
         leases = GoogleLeases(self.store, self.clock)
@@ -101,7 +102,7 @@ class GoogleHome:
             else GoogleSchedule(project, location, jobs, self.patience, self.meter),
             launches=GoogleLaunches(self.store),
             tokens=GoogleTokens(self.store),
-            objects=GoogleObjects(self.store),
+            objects=self.objects,
             alerts=GoogleAlerts(self.store, self.clock),
             monitoring=GoogleMonitoring(project, statements),
             clock=self.clock,

@@ -29,7 +29,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "kinds": (),
     "launches": ("of", "waiting"),
     "leases": (),
-    "objects": ("found_by",),
+    "objects": ("found_by", "owner"),
     "replacements": (),
     "runs": ("of", "open", "kind", "names"),
     "schedules": (),

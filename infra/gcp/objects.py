@@ -2,8 +2,9 @@
 
 The fields of an object are one text: they are called what the columns of a file are called, and hold what JSON holds,
 and Firestore takes neither as it comes. `found_by` has a hash for each field with its value, so that one index answers
-for all of them, and grows in no one place. Nor do ids: they are hashes, and objects come in the order of these. What
-changed has to be asked for by time, so it is kept in shards, each with an order of its own.
+for all of them, and grows in no one place. Nor do ids: they are hashes, and objects come in the order of these. So is
+`owner`, whom an object belongs to by its id. What changed has to be asked for by time, so it is kept in shards, each
+with an order of its own.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from infra.gcp.errors import Conflict
 from infra.gcp.names import document_id, key_id
 from infra.gcp.store import COMMIT_BYTES, FIRST_PAGE, Document, Path, Query, Store, Write, instant
 from shared.errors import StoreUnavailable
-from shared.objects import Object, check_findable, later, text_of
+from shared.kinds import is_of
+from shared.objects import ID, Object, check_findable, later, text_of
 from shared.snapshot.history import KindOfObject, Stored
+from shared.tabular.identity import first_of
 
 SHARDS: Final = "0123456789abcdef"
 """Of an object, the first letter of its document's id."""
@@ -135,6 +138,19 @@ class GoogleObjects:
         )
         return [read_object(document) for document in islice(in_order, most)]
 
+    def owned(self, customer: str) -> dict[str, list[str]]:
+        """The ids of what is a customer's, by kind."""
+        found: dict[str, list[str]] = {}
+        for kind in [each.fields["kind"] for each in self._store.each(Query(("kinds",)))]:
+            asked = ("owner", "==", key_id(customer)), ("found_by", "array_contains", _token(ID, customer))
+            queries = [Query(objects_of(kind), (where,), fields=("id", "owner")) for where in asked]
+            by_name = [each.fields["id"] for each in self._store.each(queries[0])]
+            ids = [id for id in [customer, *by_name] if is_of(kind, id, customer)]
+            ids += [each.fields["id"] for each in self._store.each(queries[1])]
+            if there := list(self.get(kind, ids)):
+                found[kind] = there
+        return found
+
     def fields(self, kind: str) -> list[str]:
         found = self._store.get(_kind(kind))
         return [] if found is None else list(found.fields["names"])
@@ -155,7 +171,7 @@ def put_objects(stored: Iterable[Stored]) -> list[Write]:
     writes = []
     for kind, each in ((one.kind, one.object) for one in stored):
         path = object_path(kind, each.id)
-        fields = {"id": each.id, "shard": path[-1][0], **_contents(each.fields, each.changed_at)}
+        fields = _named(each.id) | _contents(each.fields, each.changed_at)
         writes.append(Write(path, fields))
     return writes
 
@@ -185,8 +201,12 @@ def _write(kind: str, id: str, fields: Mapping[str, Any], held: Document | None,
     if held is not None and text == held.fields["fields"]:
         return None
     if held is None:
-        return Write(path, {"id": id, "shard": path[-1][0], **_contents(after, at)}, "create")
+        return Write(path, _named(id) | _contents(after, at), "create")
     return Write(path, _contents(after, later(at, read_object(held).changed_at)), "update", held.version)
+
+
+def _named(id: str) -> dict[str, Any]:
+    return {"id": id, "owner": key_id(first_of(id)), "shard": key_id(id)[0]}
 
 
 def _contents(fields: Mapping[str, Any], at: datetime) -> dict[str, Any]:

@@ -119,10 +119,14 @@ class LocalBatches:
             "integration = ? AND state <> 'settled' AND (? IS NULL OR stream = ?)", (integration, stream, stream)
         )
 
-    def naming(self, integration: str, stream: str, key: str) -> Iterator[Batch]:
-        quoted = msgspec.json.encode(key)
-        for batch in self._each("integration = ? AND stream = ? AND instr(idents, ?)", (integration, stream, quoted)):
-            if key in batch.keys:
+    def naming(self, integration: str, stream: str, *keys: str) -> Iterator[Batch]:
+        wanted = frozenset(keys)
+        which = "integration = ? AND stream = ?"
+        values: tuple[Any, ...] = (integration, stream)
+        if len(wanted) == 1:
+            which, values = f"{which} AND instr(idents, ?)", (*values, msgspec.json.encode(*wanted))
+        for batch in self._each(which, values):
+            if not wanted.isdisjoint(batch.keys):
                 yield batch
 
     def get(self, batch: str) -> Batch | None:

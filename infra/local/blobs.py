@@ -73,15 +73,6 @@ class LocalBlobs:
             except OSError:
                 return
 
-    def remove_unfinished(self, before: datetime) -> None:
-        """Removes what is left of writings that ended in the middle, and on which nobody has worked since then."""
-        for folder, _, files in os.walk(self._folder, onerror=_complain):
-            for file in files:
-                path = Path(folder, file)
-                with suppress(FileNotFoundError), self._reaching(file):
-                    if file.startswith(".") and path.stat().st_mtime < before.timestamp():
-                        path.unlink()
-
     def names(self, prefix: str) -> Iterator[tuple[str, datetime]]:
         for folder, _, files in os.walk(self._folder, onerror=_complain):
             for file in sorted(files):

@@ -3,18 +3,19 @@
 Wherever the key stood as an identity, a tombstone takes its place: the same one everywhere, made with a secret that is
 thrown away afterwards, so that nobody can tell whose it was. Archived records become blanks of the same length, so that
 the other records of a blob stay where they are. Streams whose records only tell of the key keep their own identities
-(`shared/forget.py`); they come first, since they are found with the help of the person's own cell. At the end the
-databases are rewritten, since deleted rows linger in free pages and in the write-ahead log.
+(`shared/forget.py`); they come first, since they are found with the help of the person's own cell. Streams of the
+hub's own store may know the person by other keys (`shared/forget_customer.py`), which are found with the help of the
+books and of the person's object: files come before these, and objects go together with them. At the end the databases
+are rewritten, since deleted rows linger in free pages and in the write-ahead log.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -25,10 +26,10 @@ from infra.local.monitoring import MeantIn, count_rows, erase_rows
 from infra.report import stamp
 from shared.errors import Leased, MalformedEnvelope
 from shared.forget import (
-    TOMBSTONE,
     Meant,
     Telling,
     Told,
+    Tombstones,
     archived_batches,
     blank,
     drop_dead_archives,
@@ -36,65 +37,92 @@ from shared.forget import (
     find_archived,
     left_of,
     on_its_way,
-    who_is_meant,
 )
+from shared.forget_customer import Counting, Keeping, Person, Where, erase_places, failures_in, look_up, runs_at
+from shared.forget_files import erase_files, look_into_files
 from shared.ports import Batch, Failure
 from shared.record import Envelope
 
-_NOT_TOLD = "integration || '/' || stream NOT IN (SELECT value FROM json_each(?))"
+_ELSEWHERE = "integration || '/' || stream NOT IN (SELECT value FROM json_each(?))"
 _MESSAGES_AT_ONCE = 20
 _decode = msgspec.json.Decoder(Failure).decode
 
 
-def find_traces(home: EmbeddedHome, key: str, tellings: Sequence[Telling] = ()) -> dict[str, int]:
-    """How often the key stands where, and what tells of it, for the person who has to confirm."""
-    told = who_is_meant(home.ports, tellings, key)
+def find_traces(
+    home: EmbeddedHome,
+    key: str,
+    tellings: Sequence[Telling] = (),
+    keepings: Sequence[Keeping] = (),
+    also: Counting = lambda person: {},
+) -> dict[str, int]:
+    """How often the key stands where, and what tells of it, for the person who has to confirm. `also` says more."""
+    person = _person(home, key, tellings, keepings)
     with home.state.reading() as connection:
         cells = connection.execute(
-            f"SELECT count(*) FROM cells WHERE key = ? AND stream IN (SELECT id FROM streams WHERE {_NOT_TOLD})",
-            (key, _names(told)),
+            f"SELECT count(*) FROM cells WHERE key = ? AND stream IN (SELECT id FROM streams WHERE {_ELSEWHERE})",
+            (key, _apart(person)),
         ).fetchone()[0]
         failures = connection.execute(
-            f"SELECT count(*) FROM failures WHERE key = ? AND {_NOT_TOLD}", (key, _names(told))
+            f"SELECT count(*) FROM failures WHERE key = ? AND {_ELSEWHERE}", (key, _apart(person))
         ).fetchone()[0]
-    batches = sum(1 for _ in _batches_with(home, key, told))
-    for name, meant in told.items():
+    batches = sum(1 for _ in _batches_of(home, person))
+    for name, meant in person.told.items():
         failures += sum(1 for _ in failures_of(home.ports, *name, meant))
         batches += sum(1 for batch in archived_batches(home.ports, *name) if find_archived(home.ports, batch, meant))
+    for name, theirs in person.theirs.items():
+        cells += len(home.ports.ledger.cells(*name, list(theirs.keys)))
+        failures += len(failures_in(home.ports, theirs))
     with home.state.reading() as connection:
-        rows = count_rows(connection, _meant_in(home, key, told))
-    return {"cells": cells, "failures": failures, "batches": batches, "monitoring rows": rows}
+        rows = count_rows(connection, _meant_in(home, person))
+    objects = sum(map(len, person.owned.values()))
+    files, _ = look_into_files(home.ports, person)
+    counts = {"cells": cells, "failures": failures, "batches": batches, "monitoring rows": rows}
+    return counts | {"objects": objects} | files | also(person)
 
 
 def forget(
-    home: EmbeddedHome, key: str, tellings: Sequence[Telling] = (), first: Callable[[], dict[str, int]] = dict
+    home: EmbeddedHome,
+    key: str,
+    tellings: Sequence[Telling] = (),
+    keepings: Sequence[Keeping] = (),
+    first: Counting = lambda person: {},
 ) -> dict[str, Any]:
     """Erases a key in every integration, and what tells of it, and gives the receipt. Raises Leased while such a record
     is on its way; else `first` is done, and says how much it erased where."""
-    told = who_is_meant(home.ports, tellings, key)
-    batches = list(_batches_with(home, key, told))
-    if any(batch.state != "settled" for batch in batches) or on_its_way(home.ports, told):
+    person = _person(home, key, tellings, keepings)
+    batches = list(_batches_of(home, person))
+    _, may_be_read = look_into_files(home.ports, person)
+    may_be_read = may_be_read or any(run.resumable for run in runs_at(home.ports, person))
+    if may_be_read or any(batch.state != "settled" for batch in batches) or on_its_way(home.ports, person.told):
         raise Leased("a record of this key is still on its way", cure="let the run end, or run again, then forget")
-    tombstone = TOMBSTONE + hmac.new(secrets.token_bytes(32), key.encode(), hashlib.sha256).hexdigest()[:24]
-    erased = first() | _erase_told(home, told)
-    batches.sort(key=lambda batch: batch.blob)
-    erased["archived records"] += blank(home.ports, batches, lambda record: record.key == key)[0]
+    tombstones = Tombstones(secrets.token_bytes(32))
+    erased = first(person) | erase_files(home.ports, person) | _erase_told(home, person.told)
+    for name, found in groupby(batches, _stream_of):
+        carried = sorted(found, key=lambda batch: batch.blob)
+        erased["archived records"] += blank(home.ports, carried, _keyed(person.keys_in(name)))[0]
     for name in _streams(home):
         drop_dead_archives(home.ports, *name)
+    erase_places(home.ports, person)
+    home.blobs.remove_abandoned()
     home.transport.write(lambda connection: _drop_messages(connection, batches))
-    meant_in = _meant_in(home, key, told)
-    renamed = home.state.write(lambda connection: _rename(connection, batches, key, tombstone, told, meant_in))
+    meant_in = _meant_in(home, person)
+    failed = [id for theirs in person.theirs.values() for id in failures_in(home.ports, theirs)]
+    renamed = home.state.write(lambda connection: _rename(connection, person, batches, failed, tombstones, meant_in))
     for database in (home.state, home.transport):
         _rewrite(database)
     return {
-        "receipt": tombstone,
+        "receipt": tombstones.of(key),
         "at": stamp(home.clock.now()),
         "erased": {place: erased.get(place, 0) + renamed.get(place, 0) for place in {**erased, **renamed}},
     }
 
 
-def _names(told: Told) -> bytes:
-    return msgspec.json.encode(["/".join(name) for name in told])
+def _person(home: EmbeddedHome, key: str, tellings: Iterable[Telling], keepings: Iterable[Keeping]) -> Person:
+    return look_up(home.ports, key, tellings, keepings, _streams(home), home.objects.owned(key))
+
+
+def _apart(person: Person) -> str:
+    return msgspec.json.encode(["/".join(name) for name in {**person.told, **person.theirs}]).decode()
 
 
 def _streams(home: EmbeddedHome) -> list[tuple[str, str]]:
@@ -102,19 +130,30 @@ def _streams(home: EmbeddedHome) -> list[tuple[str, str]]:
         return connection.execute("SELECT DISTINCT integration, stream FROM runs").fetchall()
 
 
-def _batches_with(home: EmbeddedHome, key: str, told: Told) -> Iterator[Batch]:
+def _batches_of(home: EmbeddedHome, person: Person) -> Iterator[Batch]:
     for name in _streams(home):
-        if name not in told:
-            yield from home.ports.batches.naming(*name, key)
+        if name not in person.told:
+            yield from home.ports.batches.naming(*name, *person.keys_in(name))
 
 
-def _meant_in(home: EmbeddedHome, key: str, told: Told) -> MeantIn:
+def _stream_of(batch: Batch) -> Where:
+    return batch.integration, batch.stream
+
+
+def _keyed(keys: set[str]) -> Meant:
+    return lambda record: record.key in keys
+
+
+def _meant_in(home: EmbeddedHome, person: Person) -> MeantIn:
     """Which records are meant where: those of the key, also under the makeshift key of the time before it had this one
-    (<system>:<its id there>), and those that tell of it."""
+    (<system>:<its id there>), and those that tell of it or are theirs otherwise."""
 
     def meant_in(integration: str, stream: str) -> Meant:
-        if (integration, stream) in told:
-            return told[integration, stream]
+        if (integration, stream) in person.told:
+            return person.told[integration, stream]
+        if (integration, stream) in person.theirs:
+            return person.theirs[integration, stream].is_record
+        key = person.key
         cell = home.ports.ledger.cells(integration, stream, [key]).get(key)
         makeshift = f":{cell.origin}" if cell is not None and cell.origin else ""
         return lambda record: record.key == key or bool(makeshift and record.key.endswith(makeshift))
@@ -177,27 +216,48 @@ def _tells(home: EmbeddedHome, told: Told, data: bytes) -> bool:
 
 
 def _rename(
-    connection: sqlite3.Connection, batches: list[Batch], key: str, tombstone: str, told: Told, meant_in: MeantIn
+    connection: sqlite3.Connection,
+    person: Person,
+    batches: list[Batch],
+    failed: list[str],
+    tombstones: Tombstones,
+    meant_in: MeantIn,
 ) -> dict[str, int]:
     rows = erase_rows(connection, meant_in)
     for batch in batches:
-        keys = [tombstone if each == key else each for each in batch.keys]
+        tombs = person.tombs_in(_stream_of(batch), tombstones)
+        keys = [tombs.get(key, key) for key in batch.keys]
         connection.execute(
             "UPDATE batches SET idents = ? WHERE id = ?", (msgspec.json.encode((keys, batch.versions)), batch.id)
         )
     # What failed before the object had an identity stands under its makeshift key, <system>:<its id there>.
+    key, apart = person.key, _apart(person)
     failures = connection.execute(
-        f"DELETE FROM failures WHERE {_NOT_TOLD} AND (key = ? OR seq IN (SELECT f.seq FROM failures f JOIN streams s "
+        f"DELETE FROM failures WHERE {_ELSEWHERE} AND (key = ? OR seq IN (SELECT f.seq FROM failures f JOIN streams s "
         "ON s.integration = f.integration AND s.stream = f.stream JOIN cells c ON c.stream = s.id "
         "WHERE c.key = ? AND c.origin <> '' AND f.key LIKE '%:' || c.origin))",
-        (_names(told), key, key),
+        (apart, key, key),
     ).rowcount
-    cells = connection.execute(
+    connection.executemany("DELETE FROM failures WHERE id = ?", [(id,) for id in failed])
+    cells = _rename_cells(connection, _ELSEWHERE, (apart,), key, tombstones)
+    for name, theirs in person.theirs.items():
+        for each in theirs.keys:
+            cells += _rename_cells(connection, "integration = ? AND stream = ?", name, each, tombstones)
+    for kind, ids in person.owned.items():
+        connection.executemany("DELETE FROM objects WHERE kind = ? AND id = ?", [(kind, id) for id in ids])
+    objects = sum(map(len, person.owned.values()))
+    counts = {"cells": cells, "failures": failures + len(failed), "batches": len(batches)}
+    return counts | {"monitoring rows": rows, "objects": objects}
+
+
+def _rename_cells(
+    connection: sqlite3.Connection, which: str, values: tuple[str, ...], key: str, tombstones: Tombstones
+) -> int:
+    return connection.execute(
         "UPDATE cells SET key = ?, hash = '', target_id = '', origin = '', shown = '', gave_way = '', "
-        f"shown_version = '' WHERE key = ? AND stream IN (SELECT id FROM streams WHERE {_NOT_TOLD})",
-        (tombstone, key, _names(told)),
+        f"shown_version = '' WHERE key = ? AND stream IN (SELECT id FROM streams WHERE {which})",
+        (tombstones.of(key), key, *values),
     ).rowcount
-    return {"cells": cells, "failures": failures, "batches": len(batches), "monitoring rows": rows}
 
 
 def _drop_messages(connection: sqlite3.Connection, batches: list[Batch]) -> None:

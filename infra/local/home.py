@@ -44,10 +44,11 @@ class EmbeddedHome:
         self.owners = Owners(folder / "owners")
         self.state = Database(folder / "state.db", STATE, durable=True, added=ADDED)
         self.transport = Database(folder / "bus.db", BUS, durable=False)
+        self.blobs = LocalBlobs(folder / "blobs")
+        self.objects = LocalObjects(self.state)
         ledger = LocalLedger(self.state)
         self.snapshots = LocalBlobs(folder / "snapshots")
         self.bus = LocalBus(self.transport, self.owners, self.clock)
-        self.blobs = LocalBlobs(folder / "blobs")
         self.ports = Home(
             leases=LocalLeases(self.state, self.owners),
             runs=LocalRuns(self.state, ledger),
@@ -63,7 +64,7 @@ class EmbeddedHome:
             schedule=LocalSchedule(self.state, self.clock),
             launches=LocalLaunches(self.state),
             tokens=LocalTokens(self.state),
-            objects=LocalObjects(self.state),
+            objects=self.objects,
             alerts=LocalAlerts(self.state, self.clock),
             monitoring=LocalMonitoring(self.state),
             clock=self.clock,

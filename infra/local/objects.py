@@ -12,7 +12,9 @@ import msgspec
 
 from infra.local.database import Database
 from infra.local.schema import INDEX, instant, micros
-from shared.objects import Object, check_findable, later
+from shared.kinds import is_of
+from shared.objects import ID, Object, check_findable, later
+from shared.tabular.identity import beginning
 
 _AT_ONCE: Final = 900
 """How many values a question has: every SQLite takes 999."""
@@ -101,6 +103,26 @@ class LocalObjects:
             "changed_at < ? AND (changed_at, id) > (?, ?) ORDER BY changed_at, id LIMIT ?",
             (kind, micros(until), micros(at), id, most),
         )
+
+    def owned(self, customer: str) -> dict[str, list[str]]:
+        """The ids of what is a customer's, by kind."""
+        behind, stored = beginning(customer), _encode(list(_stored(customer))).decode()
+        found: dict[str, list[str]] = {}
+        with self._database.reading() as connection:
+            kinds = [kind for (kind,) in connection.execute("SELECT DISTINCT kind FROM objects").fetchall()]
+            for kind in kinds:
+                rows = connection.execute(
+                    "SELECT id FROM objects WHERE kind = ? AND (id = ? OR substr(id, 1, ?) = ?)",
+                    (kind, customer, len(behind), behind),
+                ).fetchall()
+                ids = [id for (id,) in rows if is_of(kind, id, customer)]
+                rows = connection.execute(
+                    f"SELECT id FROM objects WHERE kind = ? AND {_value(ID)} IN (SELECT value FROM json_each(?))",
+                    (kind, stored),
+                ).fetchall()
+                if ids := list(dict.fromkeys([*ids, *(id for (id,) in rows)])):
+                    found[kind] = ids
+        return found
 
     def fields(self, kind: str) -> list[str]:
         with self._database.reading() as connection:

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from infra.systems import Connection
 from infra.systems.files.reading import GZIP, Changed, File, Tables
 from shared.errors import ConfigError, StoreUnavailable, TransientError
 from shared.launches import Launch, launch_id
-from shared.ports import Blobs, Home, Window
+from shared.pieces import Pieces
+from shared.ports import Home, Window
 from shared.tabular import Format, Refused
 
-PIECE: Final = 1 << 20
-"""Bytes that are asked for at a time, and held in memory."""
 THE_FILE: Final = "the file"
 """What people call the only file there is. Its launch has its number."""
 _CURE: Final = "mend the file and send it again: its launch is over"
@@ -76,31 +75,17 @@ def _file(launch: Launch) -> File:
     return File(THE_FILE, launch.window.since, launch.file, launch.size)
 
 
-class _Pieces(io.RawIOBase):
-    """The bytes of a blob from an offset on, piece by piece."""
+class _Pieces(Pieces):
+    """The bytes of a file, with the troubles that a source has."""
 
-    def __init__(self, blobs: Blobs, name: str, offset: int) -> None:
-        self._blobs = blobs
-        self._name = name
-        self._offset = offset
-        self._piece = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._piece:
-            try:
-                self._piece = memoryview(self._blobs.read(self._name, self._offset, PIECE))
-            except FileNotFoundError as error:
-                raise Changed from error
-            except StoreUnavailable as error:
-                raise TransientError(f"the file cannot be read: {error}") from error
-            if not self._offset and bytes(self._piece[: len(GZIP)]) == GZIP:
-                # Its bytes were counted when it came, and nobody knows how many more it would turn into.
-                raise Refused("it is compressed: files are sent as they are")
-            self._offset += len(self._piece)
-        size = min(len(buffer), len(self._piece))
-        buffer[:size] = self._piece[:size]
-        self._piece = self._piece[size:]
-        return size
+    def piece(self) -> bytes:
+        try:
+            found = super().piece()
+        except FileNotFoundError as error:
+            raise Changed from error
+        except StoreUnavailable as error:
+            raise TransientError(f"the file cannot be read: {error}") from error
+        if not self.offset and found.startswith(GZIP):
+            # Its bytes were counted when it came, and nobody knows how many more it would turn into.
+            raise Refused("it is compressed: files are sent as they are")
+        return found

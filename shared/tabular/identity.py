@@ -7,6 +7,7 @@ records; so the first one of two files is the same record in both, and so is the
 from __future__ import annotations
 
 import hashlib
+import re
 from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -17,6 +18,8 @@ from shared.record import content_hash
 IDENTITY: Final = "_identity"
 """The column that a source adds to each row. `identify` reads it."""
 
+_FIRST: Final = re.compile(r"(?:\\.|[^\\|])*", re.DOTALL)
+_ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 _SHARDS: Final = 256
 _FULLEST: Final = 0.85
 _MOST: Final = 255
@@ -61,6 +64,18 @@ def joined(values: Sequence[str]) -> str:
     if len(values) == 1:
         return values[0]
     return "|".join(value.replace("\\", "\\\\").replace("|", "\\|") for value in values)
+
+
+def beginning(value: str) -> str:
+    """How the text of several begins of which this is the first."""
+    return joined([value, ""])
+
+
+def first_of(text: str) -> str:
+    """The first of the values that were joined in a text; a text of one value is taken for several if there is a bar in
+    it."""
+    found = _FIRST.match(text)
+    return _ESCAPED.sub(r"\1", found[0]) if found else text
 
 
 def key_text(row: Mapping[str, Any], name: str) -> str:

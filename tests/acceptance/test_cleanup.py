@@ -40,6 +40,17 @@ def test_archives_of_what_is_pending_stay_and_are_delivered(make_hub: MakeHub) -
     assert hub.audited() == {"fetched": 90, "delivered": 90}
 
 
+def test_what_a_killed_process_was_writing_goes(hub: Hub) -> None:
+    assert hub.run().code == 0
+    left = hub.home / "blobs" / ".0123456789abcdef0123456789abcdef"
+    left.write_bytes(b"half of it")
+
+    assert hub("cleanup", NAME).code == 0
+
+    assert not left.exists()
+    assert archives(hub) > 0
+
+
 def test_what_is_young_stays(hub: Hub) -> None:
     assert hub.run().code == 0
     before = archives(hub)

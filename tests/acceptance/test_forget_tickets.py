@@ -18,7 +18,13 @@ from tests.acceptance.test_tickets import STREAMS, category_of, made, tickets, w
 
 PHONE = "11987650123"
 WORDS = (DOCUMENT, *NAMES, MAIL, PHONE)
-NOTHING_ERASED = {"cells": 0, "failures": 0, "batches": 0, "archived records": 0, "monitoring rows": 0}
+NOTHING_ERASED = dict.fromkeys(
+    (
+        "cells", "failures", "batches", "archived records", "monitoring rows", "objects", "uploaded rows",
+        "unreadable uploads", "exported rows",
+    ),
+    0,
+)  # fmt: skip
 
 
 def told(**options: Any) -> Document:

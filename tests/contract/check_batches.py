@@ -250,7 +250,7 @@ def check_unsettled_batches_are_all_that_are_open_or_being_sent(world: World) ->
 
 
 class NamesAllOfTheStream(Around):
-    def naming(self, integration: str, stream: str, key: str) -> Iterator[Batch]:
+    def naming(self, integration: str, stream: str, *keys: str) -> Iterator[Batch]:
         found: Iterator[Batch] = self.inner.of_run(make.run().id)
         return found
 
@@ -258,8 +258,14 @@ class NamesAllOfTheStream(Around):
 class NamesByPart(Around):
     """Looks for the text of the key anywhere."""
 
-    def naming(self, integration: str, stream: str, key: str) -> Iterator[Batch]:
-        return (batch for batch in self.inner.of_run(make.run().id) if any(key in each for each in batch.keys))
+    def naming(self, integration: str, stream: str, *keys: str) -> Iterator[Batch]:
+        return (batch for batch in self.inner.of_run(make.run().id) if any(keys[0] in each for each in batch.keys))
+
+
+class NamesByTheFirst(Around):
+    def naming(self, integration: str, stream: str, *keys: str) -> Iterator[Batch]:
+        found: Iterator[Batch] = self.inner.naming(integration, stream, keys[0])
+        return found
 
 
 @contract(
@@ -267,6 +273,7 @@ class NamesByPart(Around):
     breaks("takes a part of a key for it", batches=NamesByPart),
     breaks("names the newest first", batches=answering("naming", lambda found: list(found)[::-1])),
     breaks("names a hundred", batches=answering("naming", lambda found: list(found)[:100])),
+    breaks("minds the first key alone", batches=NamesByTheFirst),
 )
 def check_the_batches_that_carry_a_key_are_named_oldest_first(world: World) -> None:
     run, tasks = make.run(1), make.run(1, stream="tasks")
@@ -278,7 +285,10 @@ def check_the_batches_that_carry_a_key_are_named_oldest_first(world: World) -> N
     make.commit(world.here, tasks, batches=[make.batch(0, tasks, ".", keys=[odd])])
     found = [batch.id for batch in world.there.batches.naming(SHOP, CUSTOMERS, odd)]
     assert found == [batch.id for batch in naming]
+    several = world.there.batches.naming(SHOP, CUSTOMERS, "nobody's", odd, "other", odd[:-1])
+    assert sorted(batch.id for batch in several) == sorted(batch.id for batch in (*naming, others[1]))
     assert list(world.there.batches.naming(SHOP, CUSTOMERS, "nobody's")) == []
+    assert list(world.there.batches.naming(SHOP, CUSTOMERS)) == []
 
 
 @contract(breaks("does nothing", batches=without("published")))

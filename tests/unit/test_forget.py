@@ -31,6 +31,7 @@ OF_TASKS = (make.SHOP, TASKS)
 STREAMS = [(make.SHOP, make.CUSTOMERS), OF_TASKS]
 TELLING = Telling(make.SHOP, TASKS, make.CUSTOMERS, "crm", lambda data: str(data.get("of", "")))
 LARGE = "x" * 800_000
+NO_CUSTOMER = {"objects": 0, "uploaded rows": 0, "unreadable uploads": 0, "exported rows": 0}
 
 
 class Place:
@@ -61,7 +62,7 @@ class Place:
 
     def counted(self, **counts: int) -> dict[str, int]:
         """Embedded, the monitoring table is one of the places; in BigQuery nobody can be found."""
-        return counts | ({"monitoring rows": 0} if isinstance(self.home, EmbeddedHome) else {})
+        return counts | NO_CUSTOMER | ({"monitoring rows": 0} if isinstance(self.home, EmbeddedHome) else {})
 
     def traces(self) -> dict[str, int]:
         if isinstance(self.home, EmbeddedHome):

@@ -97,6 +97,8 @@ def ask_everything(home: GoogleHome) -> None:
     for behind in (None, (START, "a")):
         ports.objects.changed("people", START, START + timedelta(days=1), behind, 3)
     ports.objects.find("people", "email", ["a", "b"])
+    ports.objects.put("people", {"a": {}}, START)
+    home.objects.owned("a")
     for query in (
         FailureQuery(make.SHOP),
         FailureQuery(make.SHOP, make.CUSTOMERS, outcome="invalid", number=1, status=404, key="k", before=START),
@@ -110,7 +112,7 @@ def test_every_question_has_its_index(home: GoogleHome) -> None:
     asked = listen(home)
     ask_everything(home)
     assert {method.collection[-1] for method, _ in asked} == {
-        "runs", "batches", "cells", "alerts", "failures", "awaited", "launches", "tokens", "objects",
+        "runs", "batches", "cells", "alerts", "failures", "awaited", "launches", "tokens", "objects", "kinds",
     }  # fmt: skip
     assert [query for query, summed in asked if not is_covered(query, summed)] == []
 
