@@ -38,7 +38,7 @@ def number(cell: str) -> float:
 def commands(text: str, program: str) -> list[list[str]]:
     """The words of every command of this program, variables before it and what is put in by the shell left out."""
     found = []
-    for line in _COMMAND.findall(text):
+    for line in _COMMAND.findall(text.replace("\\\n", " ")):
         words = shlex.split(line, comments=True)
         if program in words:
             found.append(words[words.index(program) + 1 :])

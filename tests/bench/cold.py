@@ -62,7 +62,10 @@ BODIES: Final = {
     "replay": b'{"integration": "ploomes_to_milvus", "reason": "cold"}',
 }
 """What an operation is sent; the others take nothing."""
-CALLS: Final = {"api": ("GET", "/api/data-sync/customers_export")}
+CALLS: Final = {
+    "api": ("GET", "/api/data-sync/customers_export"),
+    "snapshots": ("GET", "/aif/rest/V1/jobs/1"),
+}
 """How a function is called that is not called as all the others."""
 BARE: Final = """\
 {imports}
