@@ -35,7 +35,7 @@ from infra.snapshots.folders import (
     output_path,
 )
 from infra.snapshots.kept import Kept, held
-from infra.snapshots.packing import pack, report, settle_what_was_left
+from infra.snapshots.packing import pack, report
 from infra.snapshots.periods import periods_of
 from infra.snapshots.povs import StreamPovs
 from infra.snapshots.setup import tables
@@ -277,11 +277,12 @@ def carry_out(
     folders = Folders(hub.home.snapshots)
     with held(hub.home, EXPORT) as kept:
         with held(hub.home, IMPORT):
-            finish_what_was_left(hub, progress, kept)
-        left = settle_what_was_left(folders)
+            left = finish_what_was_left(hub, progress, kept)
+        # Nobody else has what changed up to an INCREMENTAL, which the next one adds to.
+        wanted = left is not None and left.file == file and left.is_of(type, with_data)
+        if left is not None and wanted and (type == "INCREMENTAL" or not overwrite):
+            return report(folders, left, [f"it was begun at {stamp(left.params.created_at)}, and interrupted"])
         if not overwrite and folders.has(file):
-            if left is not None and left.file == file and left.is_of(type, with_data):
-                return report(folders, left, [f"it was begun at {stamp(left.params.created_at)}, and interrupted"])
             raise ConfigError(f"{file} is there already", cure="give it another name, or say --overwrite")
         one = Export(hub, file, type, with_data, kept, progress)
         return report(folders, one.carry_out(), one.notes)

@@ -4,7 +4,8 @@ Order of effects, and what a crash between two of them does:
 
 1. The archive is copied to `import.zip` of the data folder, so that it stays as it is. A crash leaves a copy that the
    next export or import deletes.
-2. It is looked through from its beginning to its end; then the leases of all streams are taken.
+2. It is looked through from its beginning to its end; then the leases of all streams are taken, and under them an
+   INCREMENTAL is held against its base.
 3. The intent is noted and the books are replaced (`shared/snapshot/history.py`): embedded in one write; on Google Cloud
    after a crash in between nobody works until the next export or import has made the same replacement once more.
 4. The data folder, the overlay and what is paused are put as the archive has them, which is the same however often it
@@ -27,7 +28,17 @@ import msgspec
 from infra.report import stamp
 from infra.snapshots.archive import WATCHED_ROWS, Archive, Unsound, opened
 from infra.snapshots.based import check_base, retained
-from infra.snapshots.folders import OBJECTS, OUTPUT, OVERLAY, SETUP, STAGED, Folders, archive_name, output_path
+from infra.snapshots.folders import (
+    OBJECTS,
+    OUTPUT,
+    OVERLAY,
+    SETUP,
+    STAGED,
+    Folders,
+    Intended,
+    archive_name,
+    output_path,
+)
 from infra.snapshots.kept import Kept, held
 from infra.snapshots.overlay import differences, overlay_of, read_set_up
 from infra.snapshots.packing import settle_what_was_left
@@ -69,12 +80,15 @@ class Import:
         self.adds = self.params.type == "INCREMENTAL" and self.params.base_process_id is not None
 
     def check(self) -> None:
-        """Raises ConfigError where it cannot be imported here."""
+        """Raises ConfigError where it cannot be imported anywhere."""
         self.archive.check(self.watch)
+        if not self.adds and self.params.type != "SETUP" and len(self.archive.povs) < len(self.params.povs):
+            raise Unsound(f"{self.archive.name} lists POVs whose files it does not hold")
+
+    def check_base(self) -> None:
+        """Raises ConfigError where it cannot be imported here. It is true for as long as no stream works."""
         if self.adds:
             check_base(self.hub, self.archive)
-        elif self.params.type != "SETUP" and len(self.archive.povs) < len(self.params.povs):
-            raise Unsound(f"{self.archive.name} lists POVs whose files it does not hold")
 
     def watch(self, what: str, done: int) -> None:
         if self.kept is not None:
@@ -189,11 +203,14 @@ def carry_out(hub: Hub, source: str | Path, progress: Any) -> dict[str, Any]:
                 one = Import(hub, archive, progress, kept)
                 one.check()
                 process = process_id(home.clock.now()) if one.params.type == "SETUP" else 0
-                with held(home, *([] if one.params.type == "SETUP" else one.leases())):
+                with held(home, *([] if one.params.type == "SETUP" else one.leases())) as streams:
+                    one.check_base()
                     plan = one.plan()
+                    streams.keep()
                     one.replace()
         except ConfigError:
-            folders.blobs.delete(STAGED)
+            if home.history.unfinished() is None:
+                folders.blobs.delete(STAGED)
             raise
     return {**plan, "processId": process, "overlay": _place_of_overlay(hub)}
 
@@ -204,6 +221,7 @@ def look_ahead(hub: Hub, source: str | Path, progress: Any) -> dict[str, Any]:
     with source_of(folders, source) as file, opened(file, str(source)) as archive:
         one = Import(hub, archive, progress)
         one.check()
+        one.check_base()
         for name in [IMPORT, EXPORT, *([] if one.params.type == "SETUP" else one.leases())]:
             holder = hub.home.leases.holder(name)
             if holder is not None:
@@ -211,17 +229,17 @@ def look_ahead(hub: Hub, source: str | Path, progress: Any) -> dict[str, Any]:
         return one.plan()
 
 
-def finish_what_was_left(hub: Hub, progress: Any, kept: Kept) -> None:
+def finish_what_was_left(hub: Hub, progress: Any, kept: Kept) -> Intended | None:
     """Brings an import to its end that was interrupted after it had begun to change something, and clears away what
-    else was left behind."""
+    else was left behind. Gives the export that it let count, if there was one."""
     if not hub.on_google_cloud:
         hub.embedded.snapshots.remove_abandoned()
     folders = Folders(hub.home.snapshots)
     left = hub.home.history.unfinished()
     if left is None:
-        settle_what_was_left(folders)
+        settled = settle_what_was_left(folders)
         folders.blobs.delete(STAGED)
-        return
+        return settled
     intent = msgspec.json.decode(left.intent, type=Intent)
     try:
         with opened(open_blob(folders.blobs, STAGED), intent.source) as archive:
@@ -237,6 +255,7 @@ def finish_what_was_left(hub: Hub, progress: Any, kept: Kept) -> None:
                 cure="put the archive back as data/snapshots/import.zip, then import once more",
             ) from None
         hub.home.history.finish()
+    return None
 
 
 def stage(folders: Folders, source: str | Path, progress: Any, kept: Kept) -> None:

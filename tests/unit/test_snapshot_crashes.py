@@ -13,6 +13,8 @@ import pytest
 
 import shared.group
 from infra import snapshots
+from infra.snapshots import importing, packing
+from infra.snapshots.importing import Import
 from infra.wiring import Hub
 from shared.errors import ConfigError
 from tests.unit.fakes import IN_MEMORY, Fuse, World, spare_the_disk
@@ -162,3 +164,69 @@ def test_an_import_that_crashed_leaves_the_old_or_the_new_and_is_finished(
             assert made.export("last", "INCREMENTAL")["povs"]["exported"] == 0, where
         assert made.hub().home.history.unfinished() is None, where
         assert not (made.snapshots / "data" / "snapshots" / "import.zip").exists(), where
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_increment_whose_answer_was_lost_is_not_written_over_by_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    made = worked_in_two_months(tmp_path)
+    change_a_pov_and_begin_another(made)
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(packing, "settle", crash)
+        with pytest.raises(KeyboardInterrupt):
+            snapshots.export(made.hub(), "next", "INCREMENTAL", overwrite)
+    made.close()
+    written = made.archive("next").read_bytes()
+    found = made.export("next", "INCREMENTAL", overwrite=overwrite)
+    assert "interrupted" in found["notes"][0] and found["counts"]["cells"]
+    assert made.archive("next").read_bytes() == written
+    assert made.export("last", "INCREMENTAL")["povs"]["exported"] == 0
+
+
+def test_a_run_while_an_increment_is_looked_through_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = worked_in_two_months(tmp_path / "source")
+    made = Installation(tmp_path / "made", source.clock)
+    made.restore(source.archive("base"))
+    change_a_pov_and_begin_another(source)
+    source.export("next", "INCREMENTAL")
+    world = made.world()
+    put(world, 31, 5)
+    leases_of = Import.leases
+
+    def leases(one: Import) -> list[str]:
+        world.process().run()
+        return leases_of(one)
+
+    monkeypatch.setattr(Import, "leases", leases)
+    with pytest.raises(ConfigError, match="has worked since"):
+        made.restore(source.archive("next"))
+    world.process().run()
+    assert set(world.target.arrivals().values()) == {1}
+
+
+def test_a_mistake_in_the_configuration_after_the_books_were_replaced_leaves_the_rest_to_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = worked_in_two_months(tmp_path / "source")
+    source.hub().home.schedule.pause("shop")
+    source.export("paused")
+    made = Installation(tmp_path / "made", source.clock)
+
+    def refuse(*_: object) -> bytes:
+        raise ConfigError("somebody edits it")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(importing, "overlay_of", refuse)
+        with pytest.raises(ConfigError, match="edits"):
+            made.restore(source.archive("paused"))
+    made.export("after", "SETUP")
+    assert made.hub().home.schedule.paused("shop")
+    assert (made.snapshots / "data" / "snapshots" / "overlay.yaml").exists()
+    assert not (made.snapshots / "data" / "snapshots" / "import.zip").exists()
