@@ -21,7 +21,7 @@ WORDS = (DOCUMENT, *NAMES, MAIL, PHONE)
 NOTHING_ERASED = dict.fromkeys(
     (
         "cells", "failures", "batches", "archived records", "monitoring rows", "objects", "uploaded rows",
-        "unreadable uploads", "exported rows",
+        "unreadable uploads", "exported rows", "snapshot files", "snapshot archives",
     ),
     0,
 )  # fmt: skip

@@ -379,14 +379,14 @@ def check_a_replacement_that_is_cut_off_leaves_the_old_books_or_is_known_not_to_
     before = known(world.there)
     with suppress(BreaksOff):
         world.here.history.replace(b"intent", broken_off)
-    check_old_or_known(world, before)
+    expect_old_or_known(world, before)
     world.there.history.replace(b"intent", entries, objects=True)
     world.there.history.finish()
     assert known(world.here) == replaced()
     world.here.leases.release(world.here.leases.take(LEASE))
 
 
-def check_old_or_known(world: World, before: dict[str, Any]) -> None:
+def expect_old_or_known(world: World, before: dict[str, Any]) -> None:
     """The books are the old ones, or nobody works until they are replaced."""
     left = world.there.history.unfinished()
     if left is None:
@@ -432,7 +432,7 @@ def check_death_in_the_middle_of_replacing_leaves_the_old_or_what_is_known_not_t
     child = world.child("replace_books", count=200_000)
     assert child.said["begun"]
     world.kill(child)
-    check_old_or_known(world, before)
+    expect_old_or_known(world, before)
     world.there.history.replace(b"intent", entries, objects=True)
     world.there.history.finish()
     assert known(world.here) == replaced()

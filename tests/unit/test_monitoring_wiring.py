@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ def test_the_receipt_names_the_tables_in_which_nobody_can_be_found(
         return {"receipt": "forgotten:1", "at": "now", "erased": {"cells": 1}}
 
     monkeypatch.setattr(google, "forget", forget)
+    monkeypatch.setattr(erasing, "undisturbed", nullcontext)
     hub = make(CLOUD, one=ON + "\nretention: {monitoring: 20d}", two=ON, three="", four="")
     receipt = erasing.forget(hub, "52998224725")
     (note,) = receipt["notes"]
@@ -73,6 +75,7 @@ def test_the_receipt_names_the_tables_in_which_nobody_can_be_found(
 
 def test_where_rows_can_be_found_or_there_are_none_nothing_is_said(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(google, "forget", lambda *_: {})
+    monkeypatch.setattr(erasing, "undisturbed", nullcontext)
     assert erasing.forget(make(one=ON), "k")["notes"] == []
     assert erasing.forget(make(CLOUD, two=""), "k")["notes"] != []
     hub = make(CLOUD)
