@@ -13,9 +13,10 @@ import pytest
 from infra.gcp.home import GoogleHome
 from infra.gcp.indexes import COMPOSITE, EXEMPT, FIELDS, TIME_TO_LIVE
 from infra.gcp.store import Query
+from shared.confirm import Awaited
 from shared.launches import Launch
 from shared.outcome import Outcome
-from shared.ports import FailureQuery, StreamState
+from shared.ports import Failure, FailureQuery, Run, StreamState
 from shared.tokens import made_of
 from tests.contract import make
 from tests.contract.world import START
@@ -99,6 +100,15 @@ def ask_everything(home: GoogleHome) -> None:
     ports.objects.find("people", "email", ["a", "b"])
     ports.objects.put("people", {"a": {}}, START)
     home.objects.owned("a")
+    with ports.history.look() as past:
+        past.streams()
+        past.counts()
+        past.kinds()
+        name = make.SHOP, make.CUSTOMERS
+        for found in (past.heads(*name), past.unsettled(*name), past.objects("people")):
+            list(found)
+        for kind in (Run, Failure, Awaited, Launch):
+            list(past.told(kind, *name))  # type: ignore[type-var]
     for query in (
         FailureQuery(make.SHOP),
         FailureQuery(make.SHOP, make.CUSTOMERS, outcome="invalid", number=1, status=404, key="k", before=START),
@@ -112,7 +122,8 @@ def test_every_question_has_its_index(home: GoogleHome) -> None:
     asked = listen(home)
     ask_everything(home)
     assert {method.collection[-1] for method, _ in asked} == {
-        "runs", "batches", "cells", "alerts", "failures", "awaited", "launches", "tokens", "objects", "kinds",
+        "runs", "batches", "cells", "alerts", "failures", "awaited", "launches", "tokens", "objects", "streams",
+        "kinds",
     }  # fmt: skip
     assert [query for query, summed in asked if not is_covered(query, summed)] == []
 
@@ -152,6 +163,7 @@ def write_everything(home: GoogleHome) -> None:
     ports.launches.add(Launch(make.SHOP, make.CUSTOMERS, 7, START))
     ports.tokens.add(made_of(bytes(52), make.SHOP, make.CUSTOMERS, START)[1])
     ports.objects.put("people", {"a": {"email": "a@example.com"}}, START)
+    ports.history.replace(b"intent", None)
 
 
 def test_every_field_is_listed_as_indexed_or_not(home: GoogleHome) -> None:
