@@ -15,6 +15,7 @@ from infra.data_sync.status import LATEST
 from infra.log import silent
 from infra.operations import Operations
 from infra.serve import Server
+from infra.snapshots.rest import SnapshotApi
 from shared.errors import StoreUnavailable
 from shared.fetch import new_run_id
 from shared.ports import Run, lease_name
@@ -263,9 +264,9 @@ def test_the_document_names_every_path_and_every_code(desk: Desk) -> None:
 
 
 def test_the_front_page_of_serve_lists_the_data_syncs(desk: Desk) -> None:
-    operations = Operations(desk.hub, silent)
+    operations, snapshots = Operations(desk.hub, silent), SnapshotApi(desk.hub, silent, in_background=False)
     for syncs, listed in ((desk.api, True), (None, False)):
-        page = Server(desk.hub, {}, operations, syncs).front(None).get_data(as_text=True)  # type: ignore[arg-type]
+        page = Server(desk.hub, {}, operations, snapshots, syncs).front(None).get_data(as_text=True)  # type: ignore[arg-type]
         assert (f"{ROOT}/open_import" in page, f"{ROOT}/openapi.json" in page) == (listed, listed)
 
 

@@ -141,7 +141,8 @@ def test_only_the_functions_whose_archive_changed_are_deployed_again(repository:
     # The two directions compare notes, and the platform's functions know all.
     changed(functions / "milvus_to_ploomes" / "mapping.py")
     both = {f"{name}-{end}" for name in ("milvus-to-ploomes", "ploomes-to-milvus") for end in ("source", "sink")}
-    assert redeployed() == both | {name for name in archives_of(before) if name.startswith("operations-")}
+    everybody_s = ("operations-", "snapshots-")
+    assert redeployed() == both | {name for name in archives_of(before) if name.startswith(everybody_s)}
     changed(functions / "operations" / "deploy.yaml")
     changed(workspace.configuration / "systems.yaml")
     assert redeployed() == set()

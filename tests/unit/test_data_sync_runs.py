@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,7 +111,7 @@ def test_a_launch_that_was_stopped_is_summoned_again(hub: Hub, monkeypatch: pyte
 def slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each page is a slice."""
     monkeypatch.setattr(shared.group, "GROUP_FILL", 0.01)
-    monkeypatch.setattr("infra.systems.uploads.PIECE", 64)
+    monkeypatch.setattr("shared.pieces.PIECE", 64)
     monkeypatch.setattr("infra.entrypoints.SLICE_SECONDS", -1.0)
 
 
@@ -152,20 +151,6 @@ def test_a_launch_whose_file_is_gone_in_the_middle_keeps_no_other_one_waiting(hu
     assert summon(hub, "customers_import").status == 204
     assert look(hub.home, first).message == "the file: it was changed or removed while it was read"
     assert hub.home.runs.get(second.run) is not None
-
-
-def test_clean_up_removes_what_a_killed_upload_left(hub: Hub) -> None:
-    """A process that is killed removes nothing, and nobody lists what has no name yet."""
-    launch = send(hub, "customers_import", "id\n1\n")
-    folder = hub.embedded.folder / "blobs" / Path(launch.file).parent
-    (old, new) = (folder / ".0123", folder / ".4567")
-    for left in (old, new):
-        left.write_text("somebody")
-    os.utime(old, (0, 0))
-    queries.cleanup(hub, NAME, None)
-    assert not old.exists()
-    assert new.exists(), "it may be on its way"
-    assert hub.home.blobs.read(launch.file) == b"id\n1\n"
 
 
 @pytest.mark.parametrize("stays", ["first", "invalid"])
