@@ -52,7 +52,7 @@ from shared.ledger import Cell
 from shared.ports import Batch, Failure, Run, StreamState, lease_name
 from shared.snapshot.history import EXPORT, IMPORT, Placed
 from shared.snapshot.params import Pov
-from shared.snapshot.rows import KINDS, Row, Thing, process_id
+from shared.snapshot.rows import KINDS, place_of, process_id
 
 _DECODERS = {name: msgspec.json.Decoder(kind) for name, kind in KINDS.items()}
 NO_DATA = "its failures come without their data: none of them can be replayed before it is read again"
@@ -165,7 +165,7 @@ class Import:
                         yield Placed(*name, thing)
                     else:
                         document = msgspec.json.encode(thing).decode()
-                        waiting.put("", row.row, _at(thing), row.id, 0, document, place=_place(row, thing))
+                        waiting.put("", row.row, _at(thing), row.id, 0, document, place=place_of(thing, row.process_id))
             for kind, decoder in _DECODERS.items():
                 for _, _, _, document in waiting.each("", kind):
                     yield Placed(*name, decoder.decode(document))
@@ -309,15 +309,6 @@ def _at(thing: Run | Batch | Failure | Awaited | Launch) -> int:
         case Awaited():
             return process_id(thing.sent_at)
     return process_id(thing.scheduled_at)
-
-
-def _place(row: Row, thing: Thing) -> str:
-    """Among things of the same time. Batches of a run are numbered in the order in which they were committed, group by
-    group (`shared/group.py`)."""
-    if not isinstance(thing, Batch):
-        return ""
-    numbers = [f"{int(part):012d}" for part in thing.id.rsplit(".", 2)[1:] if part.isdecimal()]
-    return ".".join([f"{row.process_id:020d}", *numbers])
 
 
 def _place_of_overlay(hub: Hub) -> str:

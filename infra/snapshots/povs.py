@@ -19,10 +19,10 @@ from shared.confirm import Awaited
 from shared.launches import EPOCH, Launch
 from shared.outcome import FAILED, LETTERS, Outcome
 from shared.ports import Batch, Blobs, Failure, Run, StreamState
-from shared.snapshot.history import Past
+from shared.snapshot.history import Past, Told
 from shared.snapshot.on_its_way import OnItsWay
 from shared.snapshot.periods import Periods
-from shared.snapshot.rows import MICROSECOND, Row, process_id, row_of, without_data
+from shared.snapshot.rows import MICROSECOND, Row, place_of, place_of_batch, process_id, row_of, without_data
 from shared.snapshot.summary import Summary
 
 BATCHES_AT_ONCE: Final = 20
@@ -64,35 +64,38 @@ class StreamPovs:
         for run in self._past.told(Run, *self.name):
             at = process_id(run.started_at)
             self._spool.note_run(run.id, at)
-            self._note("run", at, run.id, run.id, at, _encode(self.way.run(run)).decode())
+            self._note("run", at, run.id, at, self.way.run(run))
         for failure in self.way.failures(self._past.told(Failure, *self.name)):
             changed = process_id(max(failure.last_at, failure.closed_at or failure.last_at))
             bare = without_data(failure)
             kept = failure if self._with_data else bare
-            at, document = process_id(failure.first_at), _encode(kept).decode()
-            self._note("failure", at, failure.id, failure.run, changed, document, bare)
+            self._note("failure", process_id(failure.first_at), failure.run, changed, kept, bare)
         for each in self._past.heads(*self.name):
             head = self.way.head(each)
             if head is not None:
                 period = self._periods.of(head.touched_at or head.committed_at)
                 self._runs_in.setdefault(period, set()).add(head.run)
                 process = self._spool.process_of(head.run)
-                self._spool.put(period, "batch", process_id(head.committed_at), head.id, process)
+                at, place = process_id(head.committed_at), place_of_batch(head.id, process)
+                self._spool.put(period, "batch", at, head.id, process, place=place)
                 self._sum(period).add(process, head)
         for awaited in self._past.told(Awaited, *self.name):
             changed = process_id(max(awaited.sent_at, awaited.ended_at or awaited.sent_at))
-            self._note("request", process_id(awaited.sent_at), awaited.id, "", changed, _encode(awaited).decode())
+            self._note("request", process_id(awaited.sent_at), "", changed, awaited)
         for launch in self._past.told(Launch, *self.name):
             if launch.state == "waiting":
                 self.waiting.append(launch)
                 continue
             at, bare_launch = process_id(launch.scheduled_at), msgspec.structs.replace(launch, file="")
-            self._note("launch", at, str(launch.id), launch.run, at, _encode(bare_launch).decode())
+            self._note("launch", at, launch.run, at, bare_launch)
 
-    def _note(self, kind: str, at: int, id: str, run: str, changed: int, document: str, about: object = None) -> None:
-        period = self._periods.of(_instant(at))
-        self._spool.put(period, kind, at, id, self._spool.process_of(run) or at, document)
-        self._sum(period).add(changed, [kind, document if about is None else about])
+    def _note(self, kind: str, at: int, run: str, changed: int, thing: Told, about: Told | None = None) -> None:
+        """A thing of a time, that a run left and that was changed last when another one began; `about` is what tells it
+        from what it was, where that is not all of it."""
+        period, process = self._periods.of(_instant(at)), self._spool.process_of(run) or at
+        place, document = place_of(thing, process), _encode(thing).decode()
+        self._spool.put(period, kind, at, str(thing.id), process, document, place=place)
+        self._sum(period).add(changed, [kind, thing if about is None else about])
 
     def _sum(self, period: str) -> Summary:
         return self.summaries.setdefault(period, Summary())

@@ -69,6 +69,25 @@ def row_of(kind: str, id: str, process: int, at: datetime | None, thing: Thing) 
     return Row(kind, id, process, "" if at is None else at.isoformat(), _encode(thing).decode())
 
 
+def place_of_batch(batch: str, process: int) -> str:
+    """Of a batch among those that were committed at the same time. Batches of a run are numbered in the order in which
+    they were committed, group by group (`shared/group.py`)."""
+    numbers = [f"{int(part):012d}" for part in batch.rsplit(".", 2)[1:] if part.isascii() and part.isdecimal()]
+    return ".".join([f"{process:020d}", *numbers, batch])
+
+
+def place_of(thing: Thing, process: int) -> str:
+    """Of a thing among those of its kind and time: the same in whichever home, so that equal books make equal files."""
+    match thing:
+        case Batch():
+            return place_of_batch(thing.id, process)
+        case Failure():
+            return f"{place_of_batch(thing.batch, process)}.{thing.place:06d}"
+        case Cell():
+            return thing.key
+    return str(thing.id)
+
+
 def without_data(failure: Failure) -> Failure:
     """What stays of a failure in a snapshot without data. The target's own words may quote the record."""
     known = NUMBERS.get(failure.number)

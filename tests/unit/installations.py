@@ -122,7 +122,8 @@ def books_of(home: Home, *, with_data: bool = False) -> dict[str, Any]:
             runs = list(past.told(Run, *name))
             ids = [head.id for head in past.heads(*name)]
             batches = [msgspec.structs.replace(batch, attempt="", attempts=0) for batch in past.batches(ids)]
-            failures = list(past.told(Failure, *name))
+            # Of those of one time, nobody promises an order.
+            failures = sorted(past.told(Failure, *name), key=lambda failure: (failure.first_at, failure.id))
             found["/".join(name)] = {
                 "state": past.state(*name),
                 "runs": runs,
