@@ -43,7 +43,7 @@ RATIO: Final = 200
 """A file of a snapshot is packed to a fiftieth at best; a bomb, to a thousandth."""
 ALLOWANCE: Final = 10_000_000
 """Bytes that an archive may hold whatever its own size."""
-PARAMS_BYTES: Final = 500_000_000
+PARAMS_BYTES: Final = 100_000_000
 WATCHED_ROWS: Final = 5_000
 _STREAM: Final = re.compile(r"[a-z][a-z0-9_]*")
 _TABLE: Final = re.compile(rf"{SETUP}[a-z][a-z0-9_]*\.csv")

@@ -10,7 +10,7 @@ import msgspec
 from infra import snapshots
 from infra.mistakes import nearest, shown
 from infra.snapshots.folders import Folders, archive_name
-from infra.snapshots.importing import stored_name
+from infra.snapshots.sources import stored_name
 from infra.wiring import Hub
 from shared.errors import ConfigError
 from shared.snapshot import SnapshotType

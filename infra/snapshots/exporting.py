@@ -135,8 +135,9 @@ class Export:
         for done, name in enumerate(names, 1):
             with spool() as waiting:
                 povs = StreamPovs(past, self.home.blobs, waiting, periods, name, with_data=self.with_data)
-                self.note_what_is_left_out(povs)
-                state = povs.state(self.hold_back(*name))
+                hold_back, launched = self.reading(*name)
+                self.note_what_is_left_out(povs, launched=launched)
+                state = povs.state(hold_back, launched=launched)
                 if state != StreamState(*name):
                     self.streams.append(
                         StreamMark(*name, state.cursor, state.aged_from, state.last_run, state.consecutive_failures)
@@ -212,18 +213,21 @@ class Export:
         self.kept.keep()
         self.progress("/".join(filter(None, name)), done, done)
 
-    def hold_back(self, integration: str, stream: str) -> timedelta:
+    def reading(self, integration: str, stream: str) -> tuple[timedelta, bool]:
+        """The hold-back of a stream, and whether it is launched."""
         each = self.hub.integrations[integration].streams[stream]
         try:
-            return self.hub.stream(self.hub.integrations[integration], each).hold_back
+            made = self.hub.stream(self.hub.integrations[integration], each)
         except ConfigError:
-            return timedelta(seconds=HOLD_BACK if each.hold_back is None else each.hold_back)
+            return timedelta(seconds=HOLD_BACK if each.hold_back is None else each.hold_back), False
+        return made.hold_back, bool(made.rules.launched)
 
-    def note_what_is_left_out(self, povs: StreamPovs) -> None:
+    def note_what_is_left_out(self, povs: StreamPovs, *, launched: bool) -> None:
         where = " ".join(povs.name)
+        then = "ask for it again after an import" if launched else "they are read again after an import"
         for run in povs.under_way():
             left = povs.way.left_out.get(run.id, 0)
-            self.notes.append(f"{where}: run {run.id} is under way; {left} records wait and are not carried")
+            self.notes.append(f"{where}: run {run.id} is under way; {left} records wait and are not carried: {then}")
         for launch in povs.waiting:
             self.notes.append(f"{where}: launch {launch.id} waits and is not carried: ask for it again after an import")
 

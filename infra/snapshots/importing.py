@@ -19,9 +19,8 @@ One of type INCREMENTAL adds to the snapshot that the data folder holds: togethe
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 
@@ -36,14 +35,14 @@ from infra.snapshots.folders import (
     STAGED,
     Folders,
     Intended,
-    archive_name,
     output_path,
 )
 from infra.snapshots.kept import Kept, held
 from infra.snapshots.overlay import differences, overlay_of, read_set_up
 from infra.snapshots.packing import settle_what_was_left
+from infra.snapshots.sources import drop_files_of_nobody, source_of, stage
 from infra.snapshots.spool import spool
-from infra.snapshots.zipping import PIECE, open_blob
+from infra.snapshots.zipping import open_blob
 from infra.wiring import Hub
 from shared.confirm import Awaited
 from shared.errors import ConfigError, Leased
@@ -76,6 +75,7 @@ class Import:
         self.params = archive.params
         self.progress = progress
         self.kept = kept
+        self.begun_at = hub.home.clock.now()
         self.set_up = read_set_up(archive)
         self.adds = self.params.type == "INCREMENTAL" and self.params.base_process_id is not None
 
@@ -179,6 +179,7 @@ class Import:
             self.watch(path, files[path].rows)
         self.folders.keep_only(SETUP, files)
         if self.params.type != "SETUP":
+            drop_files_of_nobody(self.home, self.begun_at)
             self.folders.keep_only(OUTPUT, (output_path(pov.name) for pov in self.params.povs))
             self.folders.keep_only(OBJECTS, files)
             self.folders.write_params(self.params)
@@ -256,46 +257,6 @@ def finish_what_was_left(hub: Hub, progress: Any, kept: Kept) -> Intended | None
             ) from None
         hub.home.history.finish()
     return None
-
-
-def stage(folders: Folders, source: str | Path, progress: Any, kept: Kept) -> None:
-    """Copies an archive to where nobody changes it."""
-
-    def pieces() -> Iterator[bytes]:
-        with source_of(folders, source) as file:
-            size = 0
-            while piece := file.read(PIECE):
-                size += len(piece)
-                kept.keep()
-                progress("copy", size, None)
-                yield piece
-
-    folders.blobs.write_pieces(STAGED, pieces())
-
-
-@contextmanager
-def source_of(folders: Folders, source: str | Path) -> Iterator[BinaryIO]:
-    """The file that is named: one of this machine, or one in the snapshot folders. Raises ConfigError."""
-    cure = "name a file, or inbox/NAME.zip, or outbox/NAME.zip: `./waybill snapshot list` shows them"
-    try:
-        if isinstance(source, Path):
-            with source.open("rb") as file:
-                yield file
-        else:
-            yield open_blob(folders.blobs, stored_name(source))
-    except FileNotFoundError:
-        raise ConfigError(f"there is no file {source}", cure=cure) from None
-    except OSError as error:
-        raise ConfigError(f"{source} cannot be read: {error.strerror}", cure=cure) from error
-
-
-def stored_name(source: str) -> str:
-    """The name of an archive in the snapshot folders, or in one below inbox. Raises ConfigError."""
-    folder, slash, name = source.rpartition("/")
-    top, *below = folder.split("/")
-    if top not in ("", "inbox", "outbox") or (below and top != "inbox") or ".." in below:
-        raise ConfigError(f"{source!r} is in no snapshot folder", cure="name one in inbox or outbox")
-    return f"{folder}{slash}{archive_name(name)}"
 
 
 def _at(thing: Run | Batch | Failure | Awaited | Launch) -> int:

@@ -16,7 +16,7 @@ import msgspec
 
 from infra.snapshots.spool import Spool
 from shared.confirm import Awaited
-from shared.launches import EPOCH, Launch
+from shared.launches import EPOCH, Launch, LaunchState
 from shared.outcome import FAILED, LETTERS, Outcome
 from shared.ports import Batch, Blobs, Failure, Run, StreamState
 from shared.snapshot.history import Past, Told
@@ -51,10 +51,10 @@ class StreamPovs:
         self._runs_in: dict[str, set[str]] = {}
         self._survey()
 
-    def state(self, hold_back: timedelta) -> StreamState:
-        """What is remembered of the stream, as far as the snapshot goes."""
-        runs = self._past.told(Run, *self.name)
-        return self.way.state(self._past.state(*self.name), runs, hold_back)
+    def state(self, hold_back: timedelta, *, launched: bool = False) -> StreamState:
+        """What is remembered of the stream, as far as the snapshot goes. One that is launched reads no window again."""
+        state = self._past.state(*self.name)
+        return state if launched else self.way.state(state, self._past.told(Run, *self.name), hold_back)
 
     def under_way(self) -> list[Run]:
         """The runs of which something is missing."""
@@ -83,10 +83,11 @@ class StreamPovs:
             changed = process_id(max(awaited.sent_at, awaited.ended_at or awaited.sent_at))
             self._note("request", process_id(awaited.sent_at), "", changed, awaited)
         for launch in self._past.told(Launch, *self.name):
-            if launch.state == "waiting":
+            # A run whose launch still waits has begun: only the mark came too late.
+            if launch.state == "waiting" and not self._spool.process_of(launch.run):
                 self.waiting.append(launch)
                 continue
-            at, bare_launch = process_id(launch.scheduled_at), msgspec.structs.replace(launch, file="")
+            at, bare_launch = process_id(launch.scheduled_at), _without_file(launch)
             self._note("launch", at, launch.run, at, bare_launch)
 
     def _note(self, kind: str, at: int, run: str, changed: int, thing: Told, about: Told | None = None) -> None:
@@ -138,6 +139,11 @@ class StreamPovs:
             if cell is not None and taken:
                 yield row_of("cell", key, self._spool.process_of(cell.run), cell.at, cell)
         self._spool.note_keys(noted)
+
+
+def _without_file(launch: Launch) -> Launch:
+    state: LaunchState = "begun" if launch.state == "waiting" else launch.state
+    return msgspec.structs.replace(launch, file="", state=state)
 
 
 def _instant(process: int) -> datetime:

@@ -8,7 +8,7 @@ from infra.report import stamp
 from infra.snapshots.archive import Archive, opened
 from infra.snapshots.based import archives
 from infra.snapshots.folders import Folders
-from infra.snapshots.importing import source_of, stored_name
+from infra.snapshots.sources import source_of, stored_name
 from infra.wiring import Hub
 from shared.errors import ConfigError
 

@@ -23,7 +23,8 @@ from shared.snapshot.history import Head, Past
 
 PENDING: Final = LETTERS[Outcome.PENDING]
 UNKNOWN: Final = LETTERS[Outcome.UNKNOWN]
-INTERRUPTED: Final = "a snapshot was taken while it was under way: what was pending is read again"
+INTERRUPTED: Final = "a snapshot was taken while it was under way, and what was pending is not in it"
+AGAIN: Final = "nothing: the next run reads it; a launch has to be asked for again"
 _REASON: Final = "it was on its way when a snapshot was taken, and may have arrived"
 
 
@@ -144,7 +145,11 @@ class OnItsWay:
         ended.fetched -= self.left_out.get(run.id, 0)
         ended.abandoned, ended.state = True, "failed"
         if not ended.error:
-            ended.error, ended.error_class, ended.cure = INTERRUPTED, "TransientError", "nothing: the next run reads it"
+            ended.error, ended.error_class, ended.cure = (
+                INTERRUPTED,
+                "TransientError",
+                "nothing: the next run reads it again; a launch has to be asked for again",
+            )
         return ended
 
     def state(self, state: StreamState, runs: Iterable[Run], hold_back: timedelta) -> StreamState:

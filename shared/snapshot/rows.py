@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import BinaryIO, Final, NamedTuple
@@ -29,6 +30,9 @@ OBJECT_COLUMNS: Final = ("row", "id", "at", "document")
 LONGEST: Final = 32_000_000
 """Bytes of a row: more than twice what a message can hold, whose quotes are doubled here."""
 PIECE: Final = 65_536
+MOST: Final = 1 << 62
+"""Of a number: SQLite and Firestore keep 64 bits."""
+_PART: Final = r"[^/.\x00-\x1f\x7f][^/\x00-\x1f\x7f]*"
 MICROSECOND: Final = timedelta(microseconds=1)
 
 Thing = Run | Batch | Cell | Failure | Awaited | Launch
@@ -103,8 +107,11 @@ def thing_of(row: Row, location: str, category: str) -> Thing:
         thing = decoder.decode(row.document)
     except (msgspec.DecodeError, UnicodeError) as error:
         raise ConfigError(f"the document of a row `{row.row}` is not what it should be: {error}") from error
-    if any(isinstance(each, datetime) and each.tzinfo is None for each in _instants(thing)):
-        raise ConfigError(f"a row `{row.row}` has an instant without a time zone")
+    for value in _values(thing):
+        if isinstance(value, datetime) and value.tzinfo is None:
+            raise ConfigError(f"a row `{row.row}` has an instant without a time zone")
+        if isinstance(value, int) and not -MOST <= value <= MOST:
+            raise ConfigError(f"a row `{row.row}` has a number that nobody can keep")
     if isinstance(thing, Cell):
         if thing.key != row.id:
             raise ConfigError("a row `cell` has another id than its document")
@@ -117,7 +124,7 @@ def thing_of(row: Row, location: str, category: str) -> Thing:
     return thing
 
 
-def _instants(thing: Thing) -> Iterator[object]:
+def _values(thing: Thing) -> Iterator[object]:
     yield from msgspec.structs.astuple(thing)
     if isinstance(thing, Run) and thing.window is not None:
         yield from (thing.window.since, thing.window.until)
@@ -135,6 +142,10 @@ def _fault(thing: Run | Batch | Failure | Awaited | Launch) -> str:
         return ""
     if not len(thing.keys) == len(thing.versions) == len(thing.outcomes) or thing.state != "settled":
         return "does not say what became of each of its records"
+    if thing.blob and not re.fullmatch(rf"archive/{thing.integration}/{thing.stream}/{_PART}/{_PART}", thing.blob):
+        return "names an archive that is not its stream's"
+    if thing.offset < 0 or thing.length < 0:
+        return "lies outside of its archive"
     places = {str(place) for place in range(len(thing.keys))}
     if not _ENDED.issuperset(thing.outcomes) or not _ENDED.issuperset(thing.amended.values()):
         return "holds an outcome that nobody knows"

@@ -155,6 +155,14 @@ TRICKS: dict[str, tuple[Callable[[Files], Files], str]] = {
     "bytes that are no text": (
         lambda files: listed(files | {POV: files[POV].replace(b"\ncell", b"\n\xff\xfe", 1)}), "UTF-8",
     ),
+    "an archive of another stream": (
+        replaced(POV, '""blob"":""archive/shop/things/', '""blob"":""archive/shop/others/'), "not its stream's",
+    ),
+    "an archive that leads elsewhere": (
+        replaced(POV, '""blob"":""archive/shop/things/', '""blob"":""archive/shop/things/../'), "not its stream's",
+    ),
+    "a place before its archive": (replaced(POV, '""offset"":0', '""offset"":-1'), "outside of its archive"),
+    "a number of any size": (replaced(POV, '""attempts"":0', '""attempts"":' + "9" * 30), "nobody can keep"),
     "a quote that is not closed": (replaced(POV, '}"\n', "}\n"), "not what it should be|no CSV"),
     "a table without rows that are needed": (
         lambda files: listed(files | {"setup/integrations.csv": b"integration,source,sink,document\n"}), "are listed",

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from infra.snapshots.setup import COLUMNS
@@ -309,6 +310,21 @@ def test_launches_that_wait_are_named(made: Installation) -> None:
     assert any("launch 7 waits" in note for note in report["notes"])
     found = rows(unpacked(made.archive("full"))["data/output/shop/things/2026-03.csv"])
     assert [(row["row"], row["id"], json.loads(row["document"])["file"]) for row in found] == [("launch", "8", "")]
+
+
+def test_a_launch_whose_run_has_begun_is_carried_as_that(made: Installation) -> None:
+    world = work(made, "things", 1, 2)
+    process = world.process()
+    (run,) = process.runs
+    home = process.home
+    launch = Launch("shop", "things", 7, made.clock.now(), file="uploads/7")
+    home.launches.add(launch)
+    home.runs.conclude(msgspec.structs.replace(run, id=launch.run))
+    report = made.export("full")
+    assert report["notes"] == []
+    found = rows(unpacked(made.archive("full"))["data/output/shop/things/2026-03.csv"])
+    (document,) = [json.loads(row["document"]) for row in found if row["row"] == "launch"]
+    assert (document["state"], document["file"]) == ("begun", "")
 
 
 def test_a_closed_failure_is_carried_as_what_it_is(made: Installation) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,27 @@ def test_data_comes_along_where_it_was_asked_for(source: Installation, here: Ins
     source.export("bare")
     here.restore(source.archive("bare"))
     assert [each.id for each in here.hub().home.objects.page("customers", "", 9)] == ["1"]
+
+
+def test_files_of_the_books_that_were_replaced_go(source: Installation, here: Installation) -> None:
+    """Nobody would find them any more, not even whoever has to forget a person."""
+    work(source, 1, 2)
+    source.export("full")
+    work(source, 3, 4)
+    home, now = source.hub().home, source.clock.now()
+    home.launches.add(Launch("shop", "things", 7, now, file="uploads/shop/things/a"))
+    for name in ("uploads/shop/things/a", "exports/shop/things/7/x.0.0"):
+        home.blobs.write(name, b"Zoe")
+    kept = [name for name, _ in home.blobs.names("archive/")]
+    for path in (source.home / "blobs").rglob("*"):
+        os.utime(path, (0, 0))
+    home.blobs.write("uploads/shop/things/later", b"x")
+    source.restore("outbox/full.zip")
+    left = [name for name, _ in home.blobs.names("")]
+    (run,) = home.runs.recent(None, None, 9)
+    assert sorted(left) == sorted([*(name for name in kept if run.id in name), "uploads/shop/things/later"])
+    world = source.world()
+    assert world.process().audit().balanced
 
 
 def test_a_snapshot_of_the_set_up_changes_no_books(source: Installation, here: Installation) -> None:
