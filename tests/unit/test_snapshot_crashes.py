@@ -9,14 +9,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
 import pytest
 
 import shared.group
 from infra import snapshots
 from infra.snapshots import importing, packing
+from infra.snapshots.folders import Folders, Intended
 from infra.snapshots.importing import Import
 from infra.wiring import Hub
-from shared.errors import ConfigError
+from shared.errors import ConfigError, StoreUnavailable
 from tests.unit.fakes import IN_MEMORY, Fuse, World, spare_the_disk
 from tests.unit.installations import FragileHub, Installation, books_of, until_the_crash
 
@@ -100,8 +102,16 @@ def crashed_everywhere(
             shutil.rmtree(made.folder)
 
 
+AT_ITS_END = ("snapshots.delete", "snapshots.size", "leases.release")
+"""What an export does after it counts."""
+
+
 @pytest.mark.parametrize("type", ["ALL", "INCREMENTAL", "ALL_INCREMENTAL"])
 def test_an_export_that_crashed_is_finished_by_the_next_one(tmp_path: Path, type: Any) -> None:
+    crash_exports(tmp_path, type)
+
+
+def crash_exports(tmp_path: Path, type: Any) -> None:
     template = worked_in_two_months(tmp_path / "template")
     change_a_pov_and_begin_another(template)
     copies = copied(template, tmp_path / "right")
@@ -114,6 +124,7 @@ def test_an_export_that_crashed_is_finished_by_the_next_one(tmp_path: Path, type
             found = made.export("next", type)
         except ConfigError:
             # It had come to its end, and only the answer was lost.
+            assert where.startswith(AT_ITS_END), where
             found = snapshots.show(made.hub(), "next")
             assert not (made.snapshots / "data" / "snapshots" / "next.json").exists(), where
         assert found["counts"] == expected["counts"], where
@@ -138,6 +149,10 @@ def test_an_export_that_crashed_is_finished_by_the_next_one(tmp_path: Path, type
 def test_an_import_that_crashed_leaves_the_old_or_the_new_and_is_finished(
     tmp_path: Path, type: Any, next_call: str
 ) -> None:
+    crash_imports(tmp_path, type, next_call)
+
+
+def crash_imports(tmp_path: Path, type: Any, next_call: str) -> None:
     source = worked_in_two_months(tmp_path / "source")
     template = Installation(tmp_path / "template", source.clock)
     template.restore(source.archive("base"))
@@ -164,6 +179,64 @@ def test_an_import_that_crashed_leaves_the_old_or_the_new_and_is_finished(
             assert made.export("last", "INCREMENTAL")["povs"]["exported"] == 0, where
         assert made.hub().home.history.unfinished() is None, where
         assert not (made.snapshots / "data" / "snapshots" / "import.zip").exists(), where
+
+
+def counts_before_it_is_there(folders: Folders, done: Intended, watch: Callable[[int], None]) -> None:
+    packing.settle(folders, done.params)
+    packing.pack(folders, done, watch)
+
+
+def test_an_export_that_cannot_be_finished_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.snapshots.exporting.pack", counts_before_it_is_there)
+    with pytest.raises((AssertionError, ConfigError, StoreUnavailable)):
+        crash_exports(tmp_path, "INCREMENTAL")
+
+
+def test_what_a_crashed_export_wrote_is_relied_on_by_nobody(tmp_path: Path) -> None:
+    crash_exports_with_data(tmp_path)
+
+
+def crash_exports_with_data(tmp_path: Path) -> None:
+    """Files with data in them lie in the folder, and the next snapshot is to have none."""
+    template = worked_in_two_months(tmp_path / "template")
+    template.close()
+    for made, where in crashed_everywhere(
+        template, tmp_path, lambda hub: snapshots.export(hub, "next", with_data=True)
+    ):
+        made.export("bare", "ALL_INCREMENTAL")
+        with zipfile.ZipFile(made.archive("bare")) as archive:
+            assert not any(b"name 99" in archive.read(name) for name in archive.namelist()), where
+        check_archives(made)
+
+
+def test_an_export_that_relies_on_what_another_one_wrote_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.snapshots.exporting.Export.distrust", lambda export, names: None)
+    with pytest.raises((AssertionError, StoreUnavailable)):
+        crash_exports_with_data(tmp_path)
+
+
+def places_first(one: Import) -> None:
+    one.place()
+    one.home.history.replace(b"{}", one.entries)
+    one.home.history.finish()
+
+
+def replaces_in_two_writes(one: Import) -> None:
+    entries = list(one.entries())
+    one.home.history.replace(b"{}", lambda: iter(entries[: len(entries) // 2]))
+    one.home.history.replace(b"{}", lambda: iter(entries))
+    one.place()
+
+
+@pytest.mark.parametrize("wrong", [places_first, replaces_in_two_writes])
+def test_an_import_that_is_not_all_or_nothing_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: Any
+) -> None:
+    monkeypatch.setattr(Import, "replace", wrong)
+    with pytest.raises((AssertionError, ConfigError, StoreUnavailable, msgspec.DecodeError)):
+        crash_imports(tmp_path, "ALL", "import")
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
