@@ -75,7 +75,7 @@ class Archive:
         """The rows of a file. At its end raises Unsound where sum and number are not those that are listed."""
         listed = self.files[path]
         with _sound(f"{self.name}, {path}"), self._zip.open(path) as member:
-            summed = _Summed(cast(BinaryIO, member))
+            summed = Summed(cast(BinaryIO, member))
             count = 0
             for row in read(cast(BinaryIO, io.BufferedReader(summed, 1 << 20)), columns):
                 count += 1
@@ -231,7 +231,7 @@ def _check_path(params: SnapshotParams, file: CarriedFile, pov: Pov | None, name
     raise Unsound(f"{name} holds {file.path}: that is no file of a snapshot of type {params.type}")
 
 
-class _Summed(io.RawIOBase):
+class Summed(io.RawIOBase):
     """A file that is summed while it is read to its end."""
 
     def __init__(self, inner: BinaryIO) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from typing import BinaryIO, cast
 
-from infra.snapshots.archive import Archive, Unsound, opened, thing_in
+from infra.snapshots.archive import WATCHED_ROWS, Archive, Summed, opened, thing_in
 from infra.snapshots.folders import ROOT, Folders, output_path
 from infra.snapshots.povs import StreamPovs
 from infra.snapshots.spool import spool
-from infra.snapshots.zipping import open_blob
+from infra.snapshots.zipping import READ_AHEAD, open_blob
 from infra.wiring import Hub
 from shared.errors import ConfigError, WaybillError
 from shared.snapshot.params import Pov, SnapshotParams
@@ -20,8 +20,9 @@ from shared.snapshot.periods import Periods, Span
 from shared.snapshot.rows import COLUMNS, Row, Thing, read
 
 
-def check_base(hub: Hub, archive: Archive) -> None:
-    """Raises ConfigError where the snapshot that the archive adds to is not the one that this installation holds."""
+def check_base(hub: Hub, archive: Archive, watch: Callable[[], None]) -> None:
+    """Raises ConfigError where the snapshot that the archive adds to is not the one that this installation holds.
+    `watch` is called every now and then."""
     folders = Folders(hub.home.snapshots)
     stored, wanted = folders.params(), archive.params.base_process_id
     if stored is None or stored.last_process_id != wanted:
@@ -31,34 +32,30 @@ def check_base(hub: Hub, archive: Archive) -> None:
             f"{archive.name} adds to the snapshot whose lastProcessId is {wanted}, and this installation holds {holds}",
             cure=f"import {found[0]} first" if found else "import that snapshot first, or one of type ALL_INCREMENTAL",
         )
-    carried = {pov.name for pov in archive.povs}
+    before, carried = stored.by_name, {pov.name for pov in archive.povs}
     for pov in archive.params.povs:
         if pov.name not in carried:
-            _check_retained(folders, stored, pov)
-    _check_nothing_happened(hub, folders, stored)
-
-
-def _check_retained(folders: Folders, stored: SnapshotParams, pov: Pov) -> None:
-    before = stored.by_name.get(pov.name)
-    if before is None or before.fingerprint != pov.fingerprint or before.sha256 != pov.sha256:
-        raise _other(pov)
-    for _ in retained(folders, pov):
-        pass
+            known = before.get(pov.name)
+            if known is None or (known.fingerprint, known.sha256) != (pov.fingerprint, pov.sha256):
+                raise _other(pov)
+            for number, _ in enumerate(retained(folders, pov)):
+                if number % WATCHED_ROWS == 0:
+                    watch()
+    _check_nothing_happened(hub, folders, stored, watch)
 
 
 def retained(folders: Folders, pov: Pov) -> Iterator[tuple[Row, Thing]]:
     """The rows of the file of a POV in the data folder. Raises ConfigError where it is not what it should be."""
-    found = hashlib.sha256()
-    path = output_path(pov.name)
     try:
-        with open_blob(folders.blobs, f"{ROOT}{path}") as file:
-            for row in read(file, COLUMNS):
+        with open_blob(folders.blobs, f"{ROOT}{output_path(pov.name)}") as file:
+            summed = Summed(file)
+            for row in read(cast(BinaryIO, io.BufferedReader(summed, READ_AHEAD)), COLUMNS):
                 yield thing_in(row, pov.name)
-        for piece in folders.pieces(path):
-            found.update(piece)
-    except (FileNotFoundError, Unsound):
+    except FileNotFoundError:
         raise _other(pov) from None
-    if found.hexdigest() != pov.sha256:
+    except ConfigError as error:
+        raise _other(pov) from error
+    if summed.sha256 != pov.sha256:
         raise _other(pov)
 
 
@@ -69,14 +66,14 @@ def _other(pov: Pov) -> ConfigError:
     )
 
 
-def _check_nothing_happened(hub: Hub, folders: Folders, stored: SnapshotParams) -> None:
+def _check_nothing_happened(hub: Hub, folders: Folders, stored: SnapshotParams, watch: Callable[[], None]) -> None:
     """Raises ConfigError for what this installation knows and the snapshot that it holds does not."""
     periods = _periods_then(folders)
     fingerprints = {pov.name: pov.fingerprint for pov in stored.povs}
     with hub.home.history.look() as past:
         for name in past.streams():
             with spool() as waiting:
-                povs = StreamPovs(past, hub.home.blobs, waiting, periods, name, with_data=False)
+                povs = StreamPovs(past, hub.home.blobs, waiting, periods, name, with_data=False, watch=watch)
                 own = {(*name, period): summary.fingerprint for period, summary in povs.summaries.items()}
                 before = {pov: known for pov, known in fingerprints.items() if pov[:2] == name}
                 if own != before or povs.waiting or povs.way.left_out:

@@ -122,8 +122,8 @@ class Export:
     # --- the data folder ----------------------------------------------------------------------------------------------
 
     def write_setup(self, periods: Periods) -> None:
-        self.folders.keep_only(SETUP, ())
         found = tables(self.hub, periods)
+        self.folders.keep_only(SETUP, ())
         for done, table in enumerate(found, 1):
             self.write(f"{SETUP}{table.name}.csv", table.columns, table.rows)
             self.progress("set-up", done, len(found))
@@ -134,7 +134,9 @@ class Export:
         kept_files = set(self.folders.names(OUTPUT))
         for done, name in enumerate(names, 1):
             with spool() as waiting:
-                povs = StreamPovs(past, self.home.blobs, waiting, periods, name, with_data=self.with_data)
+                povs = StreamPovs(
+                    past, self.home.blobs, waiting, periods, name, with_data=self.with_data, watch=self.kept.keep
+                )
                 hold_back, launched = self.reading(*name)
                 self.note_what_is_left_out(povs, launched=launched)
                 state = povs.state(hold_back, launched=launched)

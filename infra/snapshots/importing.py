@@ -18,7 +18,7 @@ One of type INCREMENTAL adds to the snapshot that the data folder holds: togethe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +85,10 @@ class Import:
         if not self.adds and self.params.type != "SETUP" and len(self.archive.povs) < len(self.params.povs):
             raise Unsound(f"{self.archive.name} lists POVs whose files it does not hold")
 
-    def check_base(self) -> None:
+    def check_base(self, watch: Callable[[], None] = lambda: None) -> None:
         """Raises ConfigError where it cannot be imported here. It is true for as long as no stream works."""
         if self.adds:
-            check_base(self.hub, self.archive)
+            check_base(self.hub, self.archive, watch)
 
     def watch(self, what: str, done: int) -> None:
         if self.kept is not None:
@@ -204,10 +204,10 @@ def carry_out(hub: Hub, source: str | Path, progress: Any) -> dict[str, Any]:
                 one = Import(hub, archive, progress, kept)
                 one.check()
                 process = process_id(home.clock.now()) if one.params.type == "SETUP" else 0
-                with held(home, *([] if one.params.type == "SETUP" else one.leases())) as streams:
-                    one.check_base()
+                with held(home, *([] if one.params.type == "SETUP" else one.leases()), besides=kept) as all_kept:
+                    one.check_base(all_kept.keep)
                     plan = one.plan()
-                    streams.keep()
+                    all_kept.keep()
                     one.replace()
         except ConfigError:
             if home.history.unfinished() is None:

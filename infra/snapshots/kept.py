@@ -14,13 +14,16 @@ RENEW_SECONDS: Final = 20.0
 class Kept:
     """Leases in hand. Whoever works under them comes by every now and then (`keep`)."""
 
-    def __init__(self, home: Home, leases: list[Lease]) -> None:
+    def __init__(self, home: Home, leases: list[Lease], besides: Kept | None) -> None:
         self._home = home
         self._leases = leases
+        self._besides = besides
         self._renewed = home.clock.monotonic()
 
     def keep(self) -> None:
         """Renews them in time. Raises Fenced where another took over."""
+        if self._besides is not None:
+            self._besides.keep()
         now = self._home.clock.monotonic()
         if now - self._renewed >= RENEW_SECONDS:
             for lease in self._leases:
@@ -29,11 +32,11 @@ class Kept:
 
 
 @contextmanager
-def held(home: Home, *names: str) -> Iterator[Kept]:
-    """Takes leases, all or none. Raises Leased."""
+def held(home: Home, *names: str, besides: Kept | None = None) -> Iterator[Kept]:
+    """Takes leases, all or none, beside those that are in hand. Raises Leased."""
     with ExitStack() as stack:
         leases = []
         for name in names:
             leases.append(home.leases.take(name))
             stack.callback(home.leases.release, leases[-1])
-        yield Kept(home, leases)
+        yield Kept(home, leases, besides)

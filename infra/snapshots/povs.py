@@ -7,10 +7,10 @@ of these.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -25,7 +25,9 @@ from shared.snapshot.periods import Periods
 from shared.snapshot.rows import MICROSECOND, Row, place_of, place_of_batch, process_id, row_of, without_data
 from shared.snapshot.summary import Summary
 
+T = TypeVar("T")
 BATCHES_AT_ONCE: Final = 20
+WATCHED: Final = 500
 _FAILED: Final = frozenset(LETTERS[outcome] for outcome in FAILED)
 _TOUCHING: Final = _FAILED | {LETTERS[each] for each in (Outcome.DELIVERED, Outcome.UNCHANGED, Outcome.SUPERSEDED)}
 """Outcomes that may come with a change of the cell."""
@@ -36,8 +38,17 @@ class StreamPovs:
     """Of one stream at one moment."""
 
     def __init__(
-        self, past: Past, blobs: Blobs, spool: Spool, periods: Periods, name: tuple[str, str], *, with_data: bool
+        self,
+        past: Past,
+        blobs: Blobs,
+        spool: Spool,
+        periods: Periods,
+        name: tuple[str, str],
+        *,
+        with_data: bool,
+        watch: Callable[[], None],
     ) -> None:
+        """Surveys the stream. `watch` is called every now and then meanwhile."""
         self.name = name
         self.way = OnItsWay(past, blobs, *name)
         self.summaries: dict[str, Summary] = {}
@@ -48,6 +59,7 @@ class StreamPovs:
         self._spool = spool
         self._periods = periods
         self._with_data = with_data
+        self._watch = watch
         self._runs_in: dict[str, set[str]] = {}
         self._survey()
 
@@ -61,16 +73,16 @@ class StreamPovs:
         return [run for run in self._past.told(Run, *self.name) if self.way.is_under_way(run)]
 
     def _survey(self) -> None:
-        for run in self._past.told(Run, *self.name):
+        for run in self._watched(self._past.told(Run, *self.name)):
             at = process_id(run.started_at)
             self._spool.note_run(run.id, at)
             self._note("run", at, run.id, at, self.way.run(run))
-        for failure in self.way.failures(self._past.told(Failure, *self.name)):
+        for failure in self._watched(self.way.failures(self._past.told(Failure, *self.name))):
             changed = process_id(max(failure.last_at, failure.closed_at or failure.last_at))
             bare = without_data(failure)
             kept = failure if self._with_data else bare
             self._note("failure", process_id(failure.first_at), failure.run, changed, kept, bare)
-        for each in self._past.heads(*self.name):
+        for each in self._watched(self._past.heads(*self.name)):
             head = self.way.head(each)
             if head is not None:
                 period = self._periods.of(head.touched_at or head.committed_at)
@@ -89,6 +101,12 @@ class StreamPovs:
                 continue
             at, bare_launch = process_id(launch.scheduled_at), _without_file(launch)
             self._note("launch", at, launch.run, at, bare_launch)
+
+    def _watched(self, things: Iterable[T]) -> Iterator[T]:
+        for number, thing in enumerate(things):
+            if number % WATCHED == 0:
+                self._watch()
+            yield thing
 
     def _note(self, kind: str, at: int, run: str, changed: int, thing: Told, about: Told | None = None) -> None:
         """A thing of a time, that a run left and that was changed last when another one began; `about` is what tells it
