@@ -1,7 +1,7 @@
 """The books as a whole in Firestore: read as they were at one moment, and replaced in many commits.
 
-The moment may be an hour ago at most, which is as long as Firestore keeps what was changed since (a day more, and up to
-seven, where point-in-time recovery is on): an export has to be done by then.
+The moment may be an hour ago at most, which is as long as Firestore keeps what was changed since (point-in-time recovery
+keeps it longer, but for whole minutes only): an export has to be done by then.
 """
 
 from __future__ import annotations

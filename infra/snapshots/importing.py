@@ -18,6 +18,7 @@ One of type INCREMENTAL adds to the snapshot that the data folder holds: togethe
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,20 @@ class Import:
         """Raises ConfigError where it cannot be imported here. It is true for as long as no stream works."""
         if self.adds:
             check_base(self.hub, self.archive, watch)
+
+    def check_nobody_sends(self) -> None:
+        """Raises Leased while records are being sent: what became of them would be replaced, and they would be sent
+        again. What was left in the middle by a process that died keeps nobody waiting."""
+        if self.params.type == "SETUP":
+            return
+        with self.home.history.look() as past:
+            names = past.streams()
+        for name in names:
+            for batch in self.home.batches.unsettled(*name):
+                if batch.state == "sending":
+                    attempt = uuid.uuid4().hex
+                    self.home.batches.begin(batch.id, attempt)
+                    self.home.batches.let_go(batch.id, attempt)
 
     def watch(self, what: str, done: int) -> None:
         if self.kept is not None:
@@ -206,6 +221,7 @@ def carry_out(hub: Hub, source: str | Path, progress: Any) -> dict[str, Any]:
                 process = process_id(home.clock.now()) if one.params.type == "SETUP" else 0
                 with held(home, *([] if one.params.type == "SETUP" else one.leases()), besides=kept) as all_kept:
                     one.check_base(all_kept.keep)
+                    one.check_nobody_sends()
                     plan = one.plan()
                     all_kept.keep()
                     one.replace()

@@ -185,6 +185,25 @@ def test_nothing_is_imported_while_a_run_holds_a_stream(source: Installation, he
     here.restore(source.archive("full"))
 
 
+def test_nothing_is_imported_while_records_are_being_sent(source: Installation, here: Installation) -> None:
+    work(source, 1)
+    source.export("full")
+    world = here.world()
+    world.shelf.fill(9)
+    world.process().fetch()
+    sending = here.hub()
+    (batch, *_) = sending.home.batches.unsettled("shop")
+    sending.home.batches.begin(batch.id, "one")
+    before = books_of(here.hub().home)
+    with pytest.raises(Leased, match="is being sent"):
+        here.restore(source.archive("full"))
+    assert books_of(here.hub().home) == before
+    # A process that died in the middle of it keeps nobody waiting.
+    sending.close()
+    here.restore(source.archive("full"))
+    assert books_of(here.hub().home) == books_of(source.hub().home)
+
+
 def test_looking_ahead_writes_nothing(source: Installation, here: Installation) -> None:
     work(source, 1, 2, 3)
     source.export("full")
