@@ -106,9 +106,29 @@ def archives(folders: Folders) -> list[str]:
     return [name for _, name in sorted(found, reverse=True)]
 
 
+def is_added_to(folders: Folders, name: str) -> bool:
+    """Whether the next INCREMENTAL needs this archive: the snapshot in it is the one that it adds to, or one that this
+    adds to in turn."""
+    known = {params.last_process_id: params for each in archives(folders) if (params := _params(folders, each))}
+    stored, wanted = folders.params(), _params(folders, name)
+    link = None if stored is None else stored.last_process_id
+    while link is not None and wanted is not None:
+        if link == wanted.last_process_id:
+            return True
+        before = known.pop(link, None)
+        link = None if before is None else before.base_process_id
+    return False
+
+
 def _last_process(folders: Folders, name: str) -> int | None:
+    params = _params(folders, name)
+    return None if params is None else params.last_process_id
+
+
+def _params(folders: Folders, name: str) -> SnapshotParams | None:
+    """What an archive is, None where nobody can read it."""
     try:
         with opened(open_blob(folders.blobs, name), name) as archive:
-            return archive.params.last_process_id
+            return archive.params
     except (WaybillError, FileNotFoundError):
         return None

@@ -17,13 +17,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from infra.config import HOLD_BACK
 from infra.report import stamp
 from infra.snapshots.archive import REMOVED_COLUMNS, WATCHED_ROWS
+from infra.snapshots.based import is_added_to
 from infra.snapshots.folders import (
     OUTPUT,
     REMOVED,
@@ -50,6 +51,11 @@ from shared.snapshot.periods import Periods
 from shared.snapshot.rows import COLUMNS, COUNTED, OBJECT_COLUMNS, Row, object_rows, written
 from shared.snapshot.summary import Summary
 
+ANOTHER_NAME: Final = "give it another name, or say --overwrite (over HTTP overwriteFile: true)"
+TAKES_THE_PLACE: Final = (
+    "it took the place of an archive that it adds to, and cannot be imported without a copy of that one: "
+    "export one of type ALL_INCREMENTAL, which needs no other, or give each increment a name of its own"
+)
 T = TypeVar("T")
 Progress = Callable[[str, int, int | None], None]
 """Told of each step as it goes on: what is being done, how much of it is done, and of how much, where that is known."""
@@ -289,6 +295,8 @@ def carry_out(
         if left is not None and wanted and (type == "INCREMENTAL" or not overwrite):
             return report(folders, left, [f"it was begun at {stamp(left.params.created_at)}, and interrupted"])
         if not overwrite and folders.has(file):
-            raise ConfigError(f"{file} is there already", cure="give it another name, or say --overwrite")
+            raise ConfigError(f"{file} is there already", cure=ANOTHER_NAME)
+        breaks_the_chain = type == "INCREMENTAL" and folders.has(file) and is_added_to(folders, file)
         one = Export(hub, file, type, with_data, kept, progress)
-        return report(folders, one.carry_out(), one.notes)
+        notes = [TAKES_THE_PLACE] if breaks_the_chain else []
+        return report(folders, one.carry_out(), [*notes, *one.notes])

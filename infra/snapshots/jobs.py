@@ -27,9 +27,8 @@ import msgspec
 from infra import snapshots
 from infra.report import stamp
 from infra.snapshots.asked import Action, Asked
-from infra.snapshots.folders import Folders
 from infra.wiring import Hub
-from shared.errors import ConfigError, Leased, WaybillError
+from shared.errors import Leased, WaybillError
 from shared.ports import Lease, Leases, Notice
 
 RUNNING: Final = -1
@@ -92,8 +91,7 @@ class Jobs:
 
     def begin(self, asked: Asked, executed_by: str, scheduled: str = "") -> Begun:
         """Takes a job on. A call that Cloud Scheduler makes a second time for one time gives the job of the first,
-        unless that failed. Raises ConfigError for a file that is there and must not be overwritten, and Leased while
-        another job of the action is in hand."""
+        unless that failed. Raises Leased while another job of the action is in hand."""
         now = self._hub.clock.now()
         number = _scheduled_number(asked, scheduled) or (now - _EPOCH) // timedelta(microseconds=1)
         carries_processes = asked.action == "IMPORT" and asked.type != "SETUP"
@@ -112,7 +110,6 @@ class Jobs:
             earlier = self._read(job.id)
             if earlier is not None and earlier.is_of_the_call(job) and earlier.status == SUCCESS:
                 return Begun(earlier, None)
-            self._check_overwriting(asked)
             self._hub.home.snapshots.write(_current_name(asked.action), msgspec.json.encode(job.id))
             self._write(job)
             work = partial(self._work, job, lease)
@@ -172,10 +169,6 @@ class Jobs:
             return snapshots.restore(self._hub, asked.file, progress)
         name = asked.file.removeprefix(OUTBOX)
         return snapshots.export(self._hub, name, asked.type, asked.overwrite, progress=progress)
-
-    def _check_overwriting(self, asked: Asked) -> None:
-        if asked.action == "EXPORT" and not asked.overwrite and Folders(self._hub.home.snapshots).has(asked.file):
-            raise ConfigError(f"{asked.file} is there already", cure="choose another fileName, or overwriteFile: true")
 
     def _write(self, job: Job) -> None:
         self._hub.home.snapshots.write(f"jobs/{job.id}.json", msgspec.json.encode(job))

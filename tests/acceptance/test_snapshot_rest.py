@@ -63,8 +63,9 @@ def test_an_installation_is_carried_over_by_http_alone(hub: Hub, tmp_path: Path)
         assert (done["status"], done["jobStatus"], done["jobId"]) == (0, "SUCCESS", first["jobId"])
         assert done["outputFileName"] == "outbox/MyBackup.zip"
         assert (hub.home / "snapshots" / done["logFileName"]).read_text()
-        again = serve.post(PATH, EXPORT)
-        assert (again.status_code, again.json()["status"]) == (400, 4), "it is there already"
+        again = ended(begun(serve, EXPORT)["links"][0]["href"])
+        assert (again["status"], again["jobStatus"]) == (1, "FAILED")
+        assert "is there already" in again["details"]
         assert worked_off(serve, {**EXPORT, "overwriteFile": "true"})["status"] == 0
         assert serve.end() == 0
     audited = hub.audited()
@@ -170,7 +171,8 @@ def test_the_deployed_function_works_within_the_request(hub: Hub, runtime: Path,
         assert (stands["status"], stands["outputFileName"]) == (0, "outbox/MyBackup.zip")
         # Cloud Scheduler, unsure of the answer, calls again: it is the same job, and no file that is there already.
         assert begun(two, EXPORT, **scheduled)["jobId"] == done["jobId"]
-        assert two.post(PATH, EXPORT).status_code == 400
+        refused = two.post(PATH, EXPORT)
+        assert (refused.status_code, refused.json()["status"]) == (500, 1), "the job fails"
         brought = begun(two, {"action": "IMPORT", "fileName": "outbox/MyBackup.zip"})
         assert (brought["jobId"], brought["status"]) == ("0", 0)
     assert hub.audited() == {"fetched": 40, "delivered": 40}

@@ -197,6 +197,20 @@ def test_a_file_that_is_there_is_overwritten_only_if_somebody_says_so(made: Inst
     assert povs(unpacked(made.archive("full"))) == {"things/2026-03"}
 
 
+def test_an_increment_in_the_place_of_what_it_adds_to_says_so(made: Installation) -> None:
+    work(made, "things", 1)
+    made.export("full")
+    for number, name in ((2, "first"), (3, "second"), (4, "other")):
+        work(made, "things", number)
+        assert made.export(name, "INCREMENTAL", overwrite=True)["notes"] == []
+    work(made, "things", 5)
+    for name in ("full", "first", "other"):
+        (note,) = made.export(name, "INCREMENTAL", overwrite=True)["notes"]
+        assert "ALL_INCREMENTAL" in note
+    for type in ("ALL_INCREMENTAL", "ALL"):
+        assert made.export("second", type, overwrite=True)["notes"] == []
+
+
 @pytest.mark.parametrize("name", ["", ".zip", "../x", "a/b", "/x", ".hidden", "a\nb", "x" * 250, "-x", "a\\b"])
 def test_a_name_that_leads_elsewhere_is_none(made: Installation, name: str) -> None:
     with pytest.raises(ConfigError, match="no name for a snapshot"):

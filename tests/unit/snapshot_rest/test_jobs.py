@@ -52,18 +52,19 @@ def test_an_import_is_job_0_where_it_brings_the_process_tables(caller: Caller) -
 
 
 def test_a_file_that_is_there_is_overwritten_only_on_demand(caller: Caller, script: Script) -> None:
-    for overwrite in (False, None, "false"):
-        body = {**EXPORT, "fileName": "a", "overwriteFile": overwrite}
-        assert caller.post(body).status_code == 200
-        caller.api.wait()
-        answer = caller.post(body)
-        assert (answer.status_code, answer.json["status"]) == (400, 4)
-        assert "outbox/a.zip is there already" in answer.json["details"]
-        caller.hub.home.snapshots.delete("outbox/a.zip")
-    caller.hub.home.snapshots.write("outbox/a.zip", b"older")
-    again = caller.post({**EXPORT, "fileName": "a", "overwriteFile": True})
-    assert again.status_code == 200
-    assert caller.ended(again.json["jobId"])["status"] == 0
+    for overwrite in (False, None, "false", True, "True"):
+        answer = caller.post({**EXPORT, "fileName": "a", "overwriteFile": overwrite})
+        assert (answer.status_code, caller.ended(answer.json["jobId"])["status"]) == (200, 0)
+    assert [call[-1] for call in script.calls] == [False, False, False, True, True]
+
+
+def test_a_file_that_is_there_lets_the_job_fail(hub: Hub) -> None:
+    caller = Caller(hub)
+    hub.home.snapshots.write("outbox/a.zip", b"older")
+    failed = caller.ended(caller.post({**EXPORT, "fileName": "a", "overwriteFile": False}).json["jobId"])
+    assert (failed["status"], failed["jobStatus"]) == (1, "FAILED")
+    assert "outbox/a.zip is there already" in failed["details"] and "overwriteFile" in failed["details"]
+    assert hub.home.snapshots.read("outbox/a.zip") == b"older"
 
 
 def test_a_job_that_fails_says_why_and_what_to_do(caller: Caller, script: Script) -> None:
