@@ -1,12 +1,18 @@
 """The books as a whole in Firestore: read as they were at one moment, and replaced in many commits.
 
-The moment may be an hour ago at most, which is as long as Firestore keeps what was changed since (point-in-time recovery
-keeps it longer, but for whole minutes only): an export has to be done by then.
+The moment may be an hour ago at most, which is as long as Firestore keeps what was changed since (point-in-time
+recovery keeps it longer, but for whole minutes only): an export has to be done by then.
+
+A replacement, in the order of its effects: its intent is noted, from where on nobody takes the lease of a stream; every
+batch that is left over is taken, so that nobody begins to send one (`standstill.py`); the old books are deleted; the
+entries are written; the intent says that they are in place. A crash leaves the intent, and the same replacement is made
+once more. Each commit of it is based on the version of the intent that the one before left, like those of an attempt on
+its batch: of two who replace the books, the one that was overtaken has all of its commits refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import groupby, islice
@@ -14,19 +20,23 @@ from typing import Any, Final
 
 from infra.gcp.batches import batch_path, put_batches, read_batch
 from infra.gcp.confirmations import put_awaited, read_awaited
+from infra.gcp.errors import Conflict
 from infra.gcp.failures import GoogleFailures
+from infra.gcp.fence import Hold, commit_held, new_mark
 from infra.gcp.launches import put_launches, read_launch
 from infra.gcp.leases import REPLACEMENT
 from infra.gcp.ledger import cell_path, put_cells, read_cell, stream_path
 from infra.gcp.names import both
 from infra.gcp.objects import objects_of, put_kinds, put_objects, read_object
 from infra.gcp.runs import read_run, read_state, write_run, write_state
+from infra.gcp.standstill import take_all
 from infra.gcp.store import COMMIT_BYTES, Document, Path, Query, Store, Write, instant
 from shared.confirm import Awaited
+from shared.errors import Fenced, Leased
 from shared.launches import Launch
 from shared.ledger import Cell
 from shared.objects import Object
-from shared.ports import Batch, Blobs, Failure, Run, StreamState
+from shared.ports import Batch, Blobs, Clock, Failure, Run, StreamState
 from shared.snapshot.history import Entry, Head, KindOfObject, Placed, Told, Unfinished
 
 WRITES_AT_ONCE: Final = 400
@@ -34,6 +44,9 @@ CELLS_AT_ONCE: Final = 300
 BATCHES_AT_ONCE: Final = 100
 FAILURES_AT_ONCE: Final = 20
 """As much as their data leaves room for in memory."""
+INTENT_BYTES: Final = 1_000
+"""What the intent takes in a commit."""
+_OVERTAKEN: Final = "another process replaces the books"
 _HEAD: Final = ("id", "run", "state", "outcomes", "committed_at", "touched_at", "amended")
 
 
@@ -130,10 +143,12 @@ class GooglePast:
 
 
 class GoogleHistory:
-    def __init__(self, store: Store, failures: GoogleFailures, blobs: Blobs) -> None:
+    def __init__(self, store: Store, failures: GoogleFailures, blobs: Blobs, clock: Clock) -> None:
         self._store = store
         self._failures = failures
         self._blobs = blobs
+        self._clock = clock
+        self._token = ""
 
     @contextmanager
     def look(self) -> Iterator[GooglePast]:
@@ -142,28 +157,79 @@ class GoogleHistory:
         assert at is not None
         yield GooglePast(self._store, self._failures, at, read_at)
 
-    def replace(self, intent: bytes, entries: Callable[[], Iterator[Placed]] | None, *, objects: bool = False) -> None:
-        self._store.commit([Write(REPLACEMENT, {"intent": intent, "replaced": entries is None})])
+    def replace(
+        self,
+        intent: bytes,
+        entries: Callable[[], Iterator[Placed]] | None,
+        *,
+        objects: bool = False,
+        watch: Callable[[], None] = lambda: None,
+    ) -> None:
+        is_first = self.unfinished() is None
+        hold = self._note(intent, replaced=entries is None)
         if entries is None:
             return
-        for collection in list(self._collections(objects=objects)):
-            self._delete_all(collection)
-        for name, _ in list(self._blobs.names("failures/")):
-            self._blobs.delete(name)
-        for (integration, stream, kind), group in groupby(
-            entries(), lambda p: (p.integration, p.stream, type(p.entry))
-        ):
-            placed = (each.entry for each in group)
-            while part := list(islice(placed, WRITES_AT_ONCE)):
-                self._commit(self._writes(integration, stream, kind, part))
-        self._store.commit([Write(REPLACEMENT, {"replaced": True}, "update")])
+        try:
+            with self.look() as past:
+                names = past.streams()
+            take_all(self._store, self._clock, names, watch)
+        except Leased:
+            if is_first:
+                self.finish()
+            raise
+        _Replacement(self._store, self._failures, self._blobs, hold, watch).make(entries, objects=objects)
 
     def unfinished(self) -> Unfinished | None:
         found = self._store.get(REPLACEMENT)
         return None if found is None else Unfinished(found.fields["intent"], found.fields["replaced"])
 
     def finish(self) -> None:
-        self._store.commit([Write(REPLACEMENT, {}, "delete")])
+        found = self._store.get(REPLACEMENT)
+        if found is None:
+            return
+        if self._token and found.fields["token"] != self._token:
+            raise Fenced(_OVERTAKEN)
+        try:
+            self._store.commit([Write(REPLACEMENT, {}, "delete", found.version)])
+        except Conflict as error:
+            raise Fenced(_OVERTAKEN) from error
+
+    def _note(self, intent: bytes, *, replaced: bool) -> Hold:
+        token = self._token = new_mark()
+
+        def mine(fields: Mapping[str, Any]) -> bool:
+            return bool(fields["token"] == token)
+
+        fields = {"intent": intent, "replaced": replaced, "token": token, "mark": ""}
+        (version,) = self._store.commit([Write(REPLACEMENT, fields)])
+        return Hold(REPLACEMENT, "the replacement of the books", mine, version)
+
+
+class _Replacement:
+    """The commits of one replacement, under its intent."""
+
+    def __init__(
+        self, store: Store, failures: GoogleFailures, blobs: Blobs, hold: Hold, watch: Callable[[], None]
+    ) -> None:
+        self._store = store
+        self._failures = failures
+        self._blobs = blobs
+        self._hold = hold
+        self._watch = watch
+
+    def make(self, entries: Callable[[], Iterator[Placed]], *, objects: bool) -> None:
+        for collection in list(self._collections(objects=objects)):
+            self._delete_all(collection)
+        for name, _ in list(self._blobs.names("failures/")):
+            self._watch()
+            self._blobs.delete(name)
+        for (integration, stream, kind), group in groupby(
+            entries(), lambda p: (p.integration, p.stream, type(p.entry))
+        ):
+            placed = (each.entry for each in group)
+            while part := list(islice(placed, WRITES_AT_ONCE)):
+                self._cut(self._writes(integration, stream, kind, part))
+        commit_held(self._store, self._hold, {"replaced": True})
 
     def _collections(self, *, objects: bool) -> Iterator[Path]:
         for id in self._store.ids(("streams",)):
@@ -177,19 +243,24 @@ class GoogleHistory:
     def _delete_all(self, collection: Path) -> None:
         documents = self._store.each(Query(collection, fields=("__name__",)), first=WRITES_AT_ONCE)
         while part := list(islice(documents, WRITES_AT_ONCE)):
-            self._store.commit([Write((*collection, document.id), {}, "delete") for document in part])
+            self._commit([Write((*collection, document.id), {}, "delete") for document in part])
 
-    def _commit(self, writes: Iterable[Write]) -> None:
+    def _cut(self, writes: Iterable[Write]) -> None:
+        """Makes these writes, in as many commits as their size takes."""
         part: list[Write] = []
-        room = COMMIT_BYTES
+        room = COMMIT_BYTES - INTENT_BYTES
         for write in writes:
             if part and write.size > room:
-                self._store.commit(part)
-                part, room = [], COMMIT_BYTES
+                self._commit(part)
+                part, room = [], COMMIT_BYTES - INTENT_BYTES
             part.append(write)
             room -= write.size
         if part:
-            self._store.commit(part)
+            self._commit(part)
+
+    def _commit(self, writes: Sequence[Write]) -> None:
+        self._watch()
+        commit_held(self._store, self._hold, {}, lambda: writes)
 
     def _writes(self, integration: str, stream: str, kind: type[Entry], entries: Sequence[Any]) -> list[Write]:
         if kind is Cell:

@@ -96,7 +96,7 @@ class GoogleHome:
             bus=bus,
             blobs=kept,
             snapshots=Below(kept, "snapshots/"),
-            history=GoogleHistory(self.store, self.failures, kept),
+            history=GoogleHistory(self.store, self.failures, kept, self.clock),
             schedule=StoredSchedule(self.store, self.clock)
             if stored
             else GoogleSchedule(project, location, jobs, self.patience, self.meter),

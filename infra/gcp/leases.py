@@ -18,7 +18,7 @@ from infra.gcp.names import document_id
 from infra.gcp.store import Document, Path, Store, Write, instant
 from shared.errors import Fenced, Leased, StoreUnavailable
 from shared.ports import Clock, Lease
-from shared.snapshot.history import EXPORT, IMPORT
+from shared.snapshot.history import LEASES, TO_FINISH, UNFINISHED
 
 TIME_TO_LIVE: Final = timedelta(seconds=60)
 REPLACEMENT: Final[Path] = ("replacements", "now")
@@ -35,11 +35,8 @@ class GoogleLeases:
         path, mark = _path(name), new_mark()
         for _ in self._store.patience.tries():
             documents = self._store.get_all([path, REPLACEMENT])
-            if REPLACEMENT in documents and name not in (EXPORT, IMPORT):
-                raise StoreUnavailable(
-                    "an import of a snapshot was interrupted, and nobody works before it is brought to its end",
-                    cure="export or import a snapshot, whichever: either ends it first",
-                )
+            if REPLACEMENT in documents and not name.startswith(LEASES):
+                raise StoreUnavailable(UNFINISHED, cure=TO_FINISH)
             found = documents.get(path)
             lease = Lease(name, 1 if found is None else found.fields["token"] + 1, _holder())
             if found is not None and found.fields["mark"] == mark:

@@ -111,6 +111,12 @@ class LocalBatches:
                 )
             )
 
+    def check_nobody_sends(self, connection: sqlite3.Connection) -> None:
+        """Raises Leased inside a transaction while a live attempt has a batch in hand."""
+        for id, attempt, owner in connection.execute("SELECT id, attempt, owner FROM batches WHERE state = 'sending'"):
+            if self._is_live(attempt, owner):
+                raise Leased(f"batch {id} is being sent", holder=owner)
+
     def of_run(self, run: str) -> Iterator[Batch]:
         return self._each("run = ?", (run,))
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from infra.local import batches, confirmations
-from infra.local.batches import insert_batches, read_batch
+from infra.local.batches import LocalBatches, insert_batches, read_batch
 from infra.local.confirmations import awaited_row, read_awaited
 from infra.local.database import Database
 from infra.local.failures import insert_failures
@@ -136,9 +136,10 @@ class LocalPast:
 
 
 class LocalHistory:
-    def __init__(self, database: Database, ledger: LocalLedger, clock: Clock) -> None:
+    def __init__(self, database: Database, ledger: LocalLedger, batches: LocalBatches, clock: Clock) -> None:
         self._database = database
         self._ledger = ledger
+        self._batches = batches
         self._clock = clock
 
     @contextmanager
@@ -146,10 +147,19 @@ class LocalHistory:
         with self._database.frozen() as connection:
             yield LocalPast(connection, self._ledger, self._clock.now())
 
-    def replace(self, intent: bytes, entries: Callable[[], Iterator[Placed]] | None, *, objects: bool = False) -> None:
+    def replace(
+        self,
+        intent: bytes,
+        entries: Callable[[], Iterator[Placed]] | None,
+        *,
+        objects: bool = False,
+        watch: Callable[[], None] = lambda: None,
+    ) -> None:
         def work(connection: sqlite3.Connection) -> None:
             connection.execute("INSERT OR REPLACE INTO replacement VALUES (1, ?)", (intent,))
             if entries is not None:
+                self._batches.check_nobody_sends(connection)
+                watch()
                 self._replace(connection, entries(), objects=objects)
 
         self._database.write(work)

@@ -47,12 +47,13 @@ class EmbeddedHome:
         self.blobs = LocalBlobs(folder / "blobs")
         self.objects = LocalObjects(self.state)
         ledger = LocalLedger(self.state)
+        batches = LocalBatches(self.state, ledger, self.owners)
         self.snapshots = LocalBlobs(folder / "snapshots")
         self.bus = LocalBus(self.transport, self.owners, self.clock)
         self.ports = Home(
             leases=LocalLeases(self.state, self.owners),
             runs=LocalRuns(self.state, ledger),
-            batches=LocalBatches(self.state, ledger, self.owners),
+            batches=batches,
             books=LocalBooks(self.state),
             ledger=ledger,
             failures=LocalFailures(self.state),
@@ -60,7 +61,7 @@ class EmbeddedHome:
             bus=self.bus,
             blobs=self.blobs,
             snapshots=self.snapshots,
-            history=LocalHistory(self.state, ledger, self.clock),
+            history=LocalHistory(self.state, ledger, batches, self.clock),
             schedule=LocalSchedule(self.state, self.clock),
             launches=LocalLaunches(self.state),
             tokens=LocalTokens(self.state),

@@ -10,6 +10,7 @@ from infra.local.database import Database
 from infra.local.owners import Owners
 from shared.errors import Fenced, Leased, StoreUnavailable
 from shared.ports import Lease
+from shared.snapshot.history import LEASES, TO_FINISH, UNFINISHED
 
 
 class LocalLeases:
@@ -25,6 +26,8 @@ class LocalLeases:
         taken: list[int] = []
 
         def work(connection: sqlite3.Connection) -> Lease:
+            if not name.startswith(LEASES) and connection.execute("SELECT 1 FROM replacement").fetchone():
+                raise StoreUnavailable(UNFINISHED, cure=TO_FINISH)
             row = connection.execute("SELECT token, owner, holder FROM leases WHERE name = ?", (name,)).fetchone()
             if row is not None and self._is_held(name, row[0], row[1]):
                 raise Leased(f"{name} is being run by {row[2]}", holder=row[2])

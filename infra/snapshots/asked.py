@@ -14,6 +14,7 @@ from infra.snapshots.sources import stored_name
 from infra.wiring import Hub
 from shared.errors import ConfigError
 from shared.snapshot import SnapshotType
+from shared.snapshot.history import LEASES
 
 Action = Literal["EXPORT", "IMPORT"]
 
@@ -37,7 +38,7 @@ class Asked(msgspec.Struct, frozen=True):
 
     @property
     def lease(self) -> str:
-        return f"snapshots.job.{self.action.lower()}"
+        return f"{LEASES}job.{self.action.lower()}"
 
 
 def asked_of(hub: Hub, body: bytes) -> Asked:

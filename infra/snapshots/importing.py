@@ -18,7 +18,6 @@ One of type INCREMENTAL adds to the snapshot that the data folder holds: togethe
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,8 @@ from shared.errors import ConfigError, Leased
 from shared.launches import Launch
 from shared.ledger import Cell
 from shared.ports import Batch, Failure, Run, StreamState, lease_name
-from shared.snapshot.history import EXPORT, IMPORT, Placed
+from shared.snapshot.history import EXPORT, IMPORT, Past, Placed
+from shared.snapshot.on_its_way import PENDING
 from shared.snapshot.params import Pov
 from shared.snapshot.rows import KINDS, place_of, process_id
 
@@ -91,31 +91,24 @@ class Import:
         if self.adds:
             check_base(self.hub, self.archive, watch)
 
-    def check_nobody_sends(self) -> None:
-        """Raises Leased while records are being sent: what became of them would be replaced, and they would be sent
-        again. What was left in the middle by a process that died keeps nobody waiting."""
-        if self.params.type == "SETUP":
-            return
-        with self.home.history.look() as past:
-            names = past.streams()
-        for name in names:
-            for batch in self.home.batches.unsettled(*name):
-                if batch.state == "sending":
-                    attempt = uuid.uuid4().hex
-                    self.home.batches.begin(batch.id, attempt)
-                    self.home.batches.let_go(batch.id, attempt)
-
-    def watch(self, what: str, done: int) -> None:
+    def keep(self) -> None:
+        """Keeps the leases, if there are any."""
         if self.kept is not None:
             self.kept.keep()
+
+    def watch(self, what: str, done: int) -> None:
+        self.keep()
         self.progress(what, done, None)
 
     def plan(self) -> dict[str, Any]:
         """What is said of it beforehand."""
         replaced: dict[str, int] = {}
+        notes = [NO_DATA] if self.params.counts.get("failures") and not self.params.with_data else []
         if self.params.type != "SETUP" and not self.adds:
             with self.home.history.look() as past:
                 replaced = past.counts()
+                for name in past.streams():
+                    notes += self.what_waits(past, *name)
             if not self.params.with_data:
                 replaced.pop("objects")
         return {
@@ -128,8 +121,17 @@ class Import:
             "counts": self.params.counts,
             "replaced": replaced,
             "differences": differences(self.hub, self.set_up),
-            "notes": [NO_DATA] if self.params.counts.get("failures") and not self.params.with_data else [],
+            "notes": notes,
         }
+
+    def what_waits(self, past: Past, *name: str) -> Iterator[str]:
+        """Of a stream: what goes with the books that are replaced."""
+        records = sum(batch.outcomes.count(PENDING) for batch in past.unsettled(*name))
+        if records:
+            yield f"{' '.join(name)}: {records} records that wait here go, and are read again if the archive is older"
+        launches = [str(launch.id) for launch in self.home.launches.waiting(*name)]
+        if launches:
+            yield f"{' '.join(name)}: launches {', '.join(launches)} wait here and go: ask for them again"
 
     def leases(self) -> list[str]:
         """Of all streams of which anything is known, here or in the archive."""
@@ -145,7 +147,7 @@ class Import:
         if self.params.type == "SETUP":
             self.home.history.replace(intent, None)
         else:
-            self.home.history.replace(intent, self.entries, objects=self.params.with_data)
+            self.home.history.replace(intent, self.entries, objects=self.params.with_data, watch=self.keep)
         self.place()
 
     def entries(self) -> Iterator[Placed]:
@@ -221,7 +223,6 @@ def carry_out(hub: Hub, source: str | Path, progress: Any) -> dict[str, Any]:
                 process = process_id(home.clock.now()) if one.params.type == "SETUP" else 0
                 with held(home, *([] if one.params.type == "SETUP" else one.leases()), besides=kept) as all_kept:
                     one.check_base(all_kept.keep)
-                    one.check_nobody_sends()
                     plan = one.plan()
                     all_kept.keep()
                     one.replace()
@@ -258,20 +259,21 @@ def finish_what_was_left(hub: Hub, progress: Any, kept: Kept) -> Intended | None
         folders.blobs.delete(STAGED)
         return settled
     intent = msgspec.json.decode(left.intent, type=Intent)
-    try:
-        with opened(open_blob(folders.blobs, STAGED), intent.source) as archive:
-            one = Import(hub, archive, progress, kept)
-            if left.replaced:
-                one.place()
-            else:
-                one.replace()
-    except FileNotFoundError:
-        if not left.replaced:
-            raise ConfigError(
-                f"the import of {intent.source} was interrupted, and its copy in the snapshot folder is gone",
-                cure="put the archive back as data/snapshots/import.zip, then import once more",
-            ) from None
+    if left.replaced and not folders.has(STAGED):
+        # The books are those of the archive, and the next export tells by itself what changed since the data folder.
         hub.home.history.finish()
+        return None
+    if not folders.has(STAGED):
+        raise ConfigError(
+            f"the import of {intent.source} was interrupted, and its copy in the snapshot folder is gone",
+            cure="put the archive back as data/snapshots/import.zip, then import once more",
+        )
+    with opened(open_blob(folders.blobs, STAGED), intent.source) as archive:
+        one = Import(hub, archive, progress, kept)
+        if left.replaced:
+            one.place()
+        else:
+            one.replace()
     return None
 
 

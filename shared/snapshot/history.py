@@ -15,9 +15,12 @@ from shared.ledger import Cell
 from shared.objects import Object
 from shared.ports import Batch, BatchState, Failure, Run, StreamState
 
-EXPORT: Final = "snapshots.export"
-IMPORT: Final = "snapshots.import"
-"""The leases of those who work on snapshots."""
+LEASES: Final = "snapshots."
+"""How the leases of those who work on snapshots begin, which are taken whatever was left in the middle."""
+EXPORT: Final = f"{LEASES}export"
+IMPORT: Final = f"{LEASES}import"
+UNFINISHED: Final = "an import of a snapshot was interrupted, and nobody works before it is brought to its end"
+TO_FINISH: Final = "export or import a snapshot, whichever: either ends it first"
 
 Told = TypeVar("Told", Run, Failure, Awaited, Launch)
 
@@ -108,13 +111,24 @@ class History(Protocol):
 
     def look(self) -> AbstractContextManager[Past]: ...
 
-    def replace(self, intent: bytes, entries: Callable[[], Iterator[Placed]] | None, *, objects: bool = False) -> None:
+    def replace(
+        self,
+        intent: bytes,
+        entries: Callable[[], Iterator[Placed]] | None,
+        *,
+        objects: bool = False,
+        watch: Callable[[], None] = lambda: None,
+    ) -> None:
         """Puts these entries in the place of all that is known (of the hub's own objects only with `objects`), and
-        keeps the intent until `finish`. None replaces nothing, and keeps the intent. Of two entries for one thing the
-        later one counts.
+        keeps the intent until `finish`: as long as it is there, nobody takes the lease of a stream. None replaces
+        nothing, and keeps the intent. Of two entries for one thing the later one counts. The caller holds the leases of
+        all streams; `watch` is called every now and then, and may raise.
 
-        Embedded it is one write. On Google Cloud the intent is written first, and while it is there nobody takes the
-        lease of a stream: after a crash it is found with `unfinished`, and the same replacement is made once more.
+        Raises Leased while an attempt has a batch in hand, whose outcome would be lost: then nothing has changed,
+        unless an earlier replacement was interrupted. From then on nobody begins one of the batches that are there.
+
+        Embedded it is one write. On Google Cloud the intent is written first: after a crash it is found with
+        `unfinished`, and the same replacement is made once more. Raises Fenced there where another process makes one.
         """
 
     def unfinished(self) -> Unfinished | None: ...

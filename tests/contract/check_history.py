@@ -9,16 +9,16 @@ from itertools import chain
 from typing import Any
 
 from shared.confirm import Awaited
-from shared.errors import StoreUnavailable
+from shared.errors import Leased, StoreUnavailable
 from shared.launches import Launch
 from shared.objects import Object
 from shared.outcome import Outcome
-from shared.ports import Failure, FailureQuery, Home, Run, StreamState
-from shared.snapshot.history import EXPORT, IMPORT, Head, KindOfObject, Placed, Stored
+from shared.ports import Failure, FailureQuery, Home, Lease, Run, StreamState
+from shared.snapshot.history import EXPORT, IMPORT, LEASES, Head, KindOfObject, Placed, Stored
 from tests.contract import make
 from tests.contract.homes import Trait
 from tests.contract.make import CUSTOMERS, LEASE, SHOP
-from tests.contract.suite import Around, breaks, contract, eventually, refused, without
+from tests.contract.suite import Around, breaks, contract, eventually, refused, swallowing, without
 from tests.contract.world import START, World
 
 NAME = (SHOP, CUSTOMERS)
@@ -348,6 +348,140 @@ def check_an_intent_is_kept_until_it_is_done(world: World) -> None:
     world.there.history.finish()
     assert world.here.history.unfinished() is None
     world.here.history.finish()
+
+
+class TakesAllTheSame(Around):
+    """Gives the lease of a stream whatever was left in the middle."""
+
+    def take(self, name: str) -> Any:
+        try:
+            return self.inner.take(name)
+        except StoreUnavailable:
+            return Lease(name, 1, "somebody")
+
+
+class TakesNone(Around):
+    """Refuses those who are to finish it, too."""
+
+    def take(self, name: str) -> Any:
+        if self.home.history.unfinished() is not None:
+            raise AssertionError("it is taken by nobody")
+        return self.inner.take(name)
+
+
+@contract(breaks("takes all the same", leases=TakesAllTheSame), breaks("takes none", leases=TakesNone))
+def check_only_those_who_work_on_snapshots_take_leases_until_it_is_done(world: World) -> None:
+    world.here.history.replace(b"x", None)
+    for leases in (world.here.leases, world.there.leases):
+        with refused(StoreUnavailable):
+            leases.take(LEASE)
+        for name in (EXPORT, IMPORT, f"{LEASES}job.export"):
+            leases.release(leases.take(name))
+    world.here.history.finish()
+    world.there.leases.release(world.there.leases.take(LEASE))
+
+
+class KeepsWhatItTook(Around):
+    """Is refused, and leaves what nobody was sending in the hand of somebody."""
+
+    def replace(self, intent: bytes, entries: Any, **more: Any) -> None:
+        try:
+            self.inner.replace(intent, entries, **more)
+        except Leased:
+            for batch in self.home.batches.unsettled(SHOP):
+                with suppress(Leased):
+                    self.home.batches.begin(batch.id, "somebody")
+            raise
+
+
+class KeepsTheIntent(Around):
+    """Is refused, and lets nobody work all the same."""
+
+    def replace(self, intent: bytes, entries: Any, **more: Any) -> None:
+        try:
+            self.inner.replace(intent, entries, **more)
+        except Leased:
+            self.inner.replace(intent, None)
+            raise
+
+
+@contract(
+    breaks("does not say so", history=swallowing("replace", Leased)),
+    breaks("keeps what it took", history=KeepsWhatItTook),
+    breaks("keeps the intent", history=KeepsTheIntent),
+)
+def check_the_books_are_not_replaced_while_a_batch_is_being_sent(world: World) -> None:
+    """What became of its records would be lost, and they would be sent again."""
+    fill(world.here)
+    sent = make.commit_batch(world.here, "..", 33, make.run(13))
+    left_over = [batch.id for batch in world.here.batches.unsettled(SHOP) if batch.id != sent.id]
+    world.there.batches.begin(sent.id, "one")
+    before = known(world.there)
+    for home in (world.here, world.there):
+        with refused(Leased):
+            home.history.replace(b"intent", entries, objects=True)
+        assert known(world.here) == before
+        assert world.there.history.unfinished() is None
+    for batch in left_over:
+        assert world.here.batches.begin(batch, "two")[1] == "", "nobody has sent it yet"
+        world.here.batches.let_go(batch, "two")
+    world.there.batches.settle(make.settlement(sent, "one", "dd"))
+    world.here.history.replace(b"intent", entries, objects=True)
+    assert known(world.there) == replaced()
+
+
+class WaitsForTheDead(Around):
+    """Is refused as long as anything is said to be sent."""
+
+    def replace(self, intent: bytes, entries: Any, **more: Any) -> None:
+        if any(batch.state == "sending" for batch in self.home.batches.unsettled(SHOP)):
+            raise Leased("it is being sent")
+        self.inner.replace(intent, entries, **more)
+
+
+@contract(breaks("waits for the dead", history=WaitsForTheDead, error=Leased))
+def check_a_sender_that_died_keeps_nobody_from_replacing_the_books(world: World) -> None:
+    fill(world.here)
+    sent = make.commit_batch(world.here, "..", 33, make.run(13))
+    child = world.child("begin_batch", batch=sent.id, attempt="one")
+    assert child.said == {"earlier": ""}
+    world.kill(child)
+    world.here.history.replace(b"intent", entries, objects=True)
+    assert known(world.there) == replaced()
+
+
+class BeginsAllTheSame(Around):
+    """Gives a batch to whoever wants it."""
+
+    def begin(self, batch: str, attempt: str) -> Any:
+        with suppress(Leased):
+            self.inner.begin(batch, attempt)
+        return make.batch(31), ""
+
+
+@contract(breaks("begins all the same", batches=BeginsAllTheSame))
+def check_nobody_begins_what_is_left_over_of_books_that_are_being_replaced(world: World) -> None:
+    fill(world.here)
+    left_over = [batch.id for batch in world.here.batches.unsettled(SHOP)]
+    assert left_over
+    calls = 0
+
+    def watch() -> None:
+        nonlocal calls
+        calls += 1
+        if calls > len(left_over):
+            # All of them were taken, where they are taken one by one, and nothing has been deleted.
+            raise BreaksOff
+
+    with suppress(BreaksOff):
+        world.here.history.replace(b"intent", entries, objects=True, watch=watch)
+    assert calls
+    for batch in left_over:
+        with suppress(Leased):
+            assert world.there.batches.begin(batch, "two") == (None, "")
+    world.there.history.replace(b"intent", entries, objects=True)
+    world.there.history.finish()
+    assert known(world.here) == replaced()
 
 
 class BreaksOff(Exception):

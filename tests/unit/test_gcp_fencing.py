@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from infra.gcp.history import WRITES_AT_ONCE
 from infra.gcp.home import GoogleHome
 from shared.errors import Fenced, Leased, StoreUnavailable
 from shared.ledger import Cell
 from shared.ports import Lease
+from shared.snapshot.history import Placed
 from tests.contract import make
 from tests.contract.suite import at_once, errors_of
 from tests.emulators import Emulators
@@ -288,3 +290,71 @@ def test_letting_go_of_what_the_store_does_not_take_is_left_to_time(hub: Hub) ->
     home.ports.batches.let_go(batch.id, "one")
     hub.clock.advance(60)
     assert hub.home().ports.batches.begin(batch.id, "two")[1] == "one"
+
+
+def test_of_two_who_replace_the_books_the_one_that_was_overtaken_is_refused(hub: Hub) -> None:
+    make.commit_cells(hub.home().ports, [make.cell("old")])
+    one, other = hub.home().ports, hub.home().ports
+
+    def placed(*keys: str) -> Iterator[Placed]:
+        return (Placed(make.SHOP, make.CUSTOMERS, make.cell(key)) for key in keys)
+
+    def overtaken() -> Iterator[Placed]:
+        yield from placed(*(f"k{number}" for number in range(WRITES_AT_ONCE)))
+        other.history.replace(b"other", lambda: placed("new"))
+        yield from placed("late")
+
+    with pytest.raises(Fenced):
+        one.history.replace(b"one", overtaken)
+    with pytest.raises(Fenced):
+        one.history.finish()
+    left = one.history.unfinished()
+    assert left is not None and (left.intent, left.replaced) == (b"other", True)
+    assert [cell.key for cell in one.ledger.scan(make.SHOP, make.CUSTOMERS)] == ["new"]
+    other.history.finish()
+
+
+def test_whoever_replaces_the_books_comes_by_while_the_old_ones_are_deleted(hub: Hub) -> None:
+    home = hub.home().ports
+    make.commit_cells(home, [make.cell(f"k{number}") for number in range(400)])
+    make.commit_cells(home, [make.cell(f"x{number}") for number in range(400)], make.run(2))
+    calls = 0
+
+    def watch() -> None:
+        nonlocal calls
+        calls += 1
+
+    home.history.replace(b"one", lambda: iter(()), watch=watch)
+    # Two commits of cells, and one of runs.
+    assert calls == 3
+
+
+@pytest.mark.parametrize("lost", [lose_answers, lose_contact])
+def test_what_was_taken_of_books_that_are_not_replaced_is_given_back(hub: Hub, lost: Callable[[Any], None]) -> None:
+    here, there = hub.home(), hub.home()
+    batches = [make.commit_batch(here.ports, "..", number, make.run(number)) for number in range(3)]
+    there.ports.batches.begin(batches[-1].id, "one")
+    take = here.store.commit
+
+    def lose_the_second(writes: Any) -> Any:
+        here.store.commit = take  # type: ignore[method-assign]
+        done = take(writes)
+        lost(here.store)
+        return done
+
+    here.store.commit = lose_the_second  # type: ignore[method-assign]
+    try:
+        here.ports.history.replace(b"x", lambda: iter(()))
+    except StoreUnavailable:
+        # The contact is lost for good: the replacement is known to be unfinished, and is made by the next one.
+        assert there.ports.history.unfinished() is not None
+        hub.clock.advance(61)
+        there.ports.history.replace(b"x", lambda: iter(()))
+        there.ports.history.finish()
+        assert list(there.ports.batches.unsettled(make.SHOP)) == []
+    except Leased:
+        assert there.ports.history.unfinished() is None
+        for batch in batches[:2]:
+            assert there.ports.batches.begin(batch.id, "two")[1] == ""
+    else:
+        raise AssertionError("it was not refused")

@@ -200,7 +200,8 @@ def test_nothing_is_imported_while_records_are_being_sent(source: Installation, 
     assert books_of(here.hub().home) == before
     # A process that died in the middle of it keeps nobody waiting.
     sending.close()
-    here.restore(source.archive("full"))
+    note = "shop things: 9 records that wait here go, and are read again if the archive is older"
+    assert note in here.restore(source.archive("full"))["notes"]
     assert books_of(here.hub().home) == books_of(source.hub().home)
 
 
@@ -244,6 +245,19 @@ def test_data_comes_along_where_it_was_asked_for(source: Installation, here: Ins
     source.export("bare")
     here.restore(source.archive("bare"))
     assert [each.id for each in here.hub().home.objects.page("customers", "", 9)] == ["1"]
+
+
+def test_launches_that_wait_here_are_named_before_they_go(source: Installation, here: Installation) -> None:
+    work(source, 1)
+    source.export("full")
+    work(here, 2)
+    home, now = here.hub().home, here.clock.now()
+    for number, state in ((7, "waiting"), (8, "begun"), (9, "waiting")):
+        home.launches.add(Launch("shop", "things", number, now, state))
+    note = "shop things: launches 7, 9 wait here and go: ask for them again"
+    assert note in snapshots.examine(here.hub(), source.archive("full"))["notes"]
+    assert note in here.restore(source.archive("full"))["notes"]
+    assert note not in here.restore(source.archive("full"))["notes"]
 
 
 def test_files_of_the_books_that_were_replaced_go(source: Installation, here: Installation) -> None:
