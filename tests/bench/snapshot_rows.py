@@ -51,13 +51,13 @@ class Done(NamedTuple):
         return not self.used.status and self.used.peak_mb < MOST_MB
 
 
-def fill(home: EmbeddedHome, rows: int) -> None:
-    """Writes the books of so many records, a year's."""
+def fill(home: EmbeddedHome, rows: int, days: int) -> None:
+    """Writes the books of so many records of so many days."""
     ports = home.ports
     lease = ports.leases.take(lease_name(*STREAM))
     runs = -(-rows // (BATCH * BATCHES_PER_RUN))
     for number in range(runs):
-        at = BEGIN + timedelta(days=365 * number / runs)
+        at = BEGIN + timedelta(days=days * number / runs)
         first = number * BATCH * BATCHES_PER_RUN
         fill_run(home, lease, f"batch-{number}", at, range(first, min(rows, first + BATCH * BATCHES_PER_RUN)))
     ports.leases.release(lease)
@@ -117,9 +117,15 @@ def step(what: str, folder: Path, source: Path) -> int:
         "import": lambda: snapshots.restore(one, source),
     }
     found = steps[what]()
-    print(json.dumps({"rows": sum(found["counts"].values())}))
+    print(json.dumps({"rows": sum(found["counts"].values()), "peak_mb": peak_mb()}))
     one.close()
     return 0
+
+
+def peak_mb() -> float:
+    """Of this process, without what it was forked from: unlike that of `getrusage`, it begins anew with a program."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
 
 
 def measured(what: str, folder: Path, source: Path) -> Done:
@@ -129,14 +135,14 @@ def measured(what: str, folder: Path, source: Path) -> Done:
     with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, start_new_session=True) as process:
         used = watched(process, begun, LONGEST)
         assert process.stdout is not None
-        said = json.loads(process.stdout.read() or b'{"rows": 0}')
-    return Done(what, said["rows"], source.stat().st_size, used)
+        said = json.loads(process.stdout.read() or b'{"rows": 0, "peak_mb": 0.0}')
+    return Done(what, said["rows"], source.stat().st_size, used._replace(peak_mb=said["peak_mb"]))
 
 
-def measure(folder: Path, rows: int) -> Iterator[Done]:
+def measure(folder: Path, rows: int, days: int = 365) -> Iterator[Done]:
     """Exports, looks through, imports into an empty home, and exports what changed: nothing."""
     home = EmbeddedHome(folder / "here")
-    fill(home, rows)
+    fill(home, rows, days)
     home.close()
     archive = folder / "here" / "snapshots" / "outbox" / "full.zip"
     for what, where in (("export", "here"), ("examine", "there"), ("import", "there"), ("incremental", "there")):
