@@ -55,7 +55,7 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
     "launches": ("number", "doc", "mark"),
     "leases": ("name", "token", "holder", "until", "mark"),
     "objects": ("id", "fields", "shard", "changed_at"),
-    "replacements": ("intent", "replaced"),
+    "replacements": ("intent", "replaced", "token", "mark"),
     "runs": ("doc", "fetched", "started_at"),
     "schedules": ("integration", "paused"),
     "streams": ("of", "state"),
