@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from threading import Barrier
 from typing import Any
 
 from shared.objects import MOST, Object
-from tests.contract.suite import Around, answering, at_once, breaks, contract, errors_of, without
+from tests.contract.suite import PATIENCE_SECONDS, Around, answering, at_once, breaks, contract, errors_of, without
 from tests.contract.world import START, World
 
 PEOPLE = "people"
+WRITERS = 4
 END = START + timedelta(days=1)
 NAMES = [
     "a.b", "..", ".", "", " ", "`", "a`b", "\\", "__x__", "__name__", "$.a", "['a']", '"', "'", "ção", "☃", "a\nb",
@@ -59,10 +61,11 @@ class Replaces(Around):
 
 
 class ReadsThenWrites(Around):
-    """Writes all fields of an object, as they were when it looked."""
+    """Writes all fields of an object, as they were when it looked. The writers of the check look at the same time."""
 
     def put(self, kind: str, objects: Mapping[str, Mapping[str, Any]], at: datetime) -> None:
         held = self.inner.get(kind, list(objects))
+        self.shared.setdefault("looking", Barrier(WRITERS)).wait(PATIENCE_SECONDS)
         self.inner.put(kind, {id: {**(held[id].fields if id in held else {}), **objects[id]} for id in objects}, at)
 
 
@@ -179,8 +182,8 @@ def check_writers_of_other_fields_do_not_undo_each_other(world: World) -> None:
         for turn in range(8):
             home.objects.put(PEOPLE, {id: {f"field {number}": turn} for id in ids}, at(turn))
 
-    assert errors_of(at_once(*(lambda number=number: write(number) for number in range(4)))) == []
-    wanted = {f"field {number}": 7 for number in range(4)}
+    assert errors_of(at_once(*(lambda number=number: write(number) for number in range(WRITERS)))) == []
+    wanted = {f"field {number}": 7 for number in range(WRITERS)}
     assert [each.fields for each in world.here.objects.get(PEOPLE, ids).values()] == [wanted] * 5
     assert sorted(world.here.objects.fields(PEOPLE)) == sorted(wanted)
 
