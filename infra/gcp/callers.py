@@ -1,16 +1,21 @@
 """Who calls a function: a second line behind Cloud Run's own check, for a service that several kinds of caller reach.
 
 Cloud Scheduler and Pub/Sub send an OIDC token signed by Google for the service account that their job or subscription
-names (vendor documentation, "Authenticate push requests").
+names (vendor documentation, "Authenticate push requests"). The certificates are kept for as long as the answer that
+brought them says, so that neither the time nor the failure of that request comes with every push.
 """
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
-from typing import Any, Final
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+
+if TYPE_CHECKING:
+    from google.auth.transport.requests import Request
 
 ISSUERS: Final = ("https://accounts.google.com", "accounts.google.com")
 CERTIFICATES: Final = "https://www.googleapis.com/oauth2/v1/certs"
@@ -35,7 +40,6 @@ class Callers(msgspec.Struct, frozen=True):
     def refusal(self, authorization: str) -> str:
         """Why this caller is refused, without repeating the token; empty for one that may call."""
         from google.auth.exceptions import GoogleAuthError
-        from google.auth.transport.requests import Request
         from google.oauth2 import id_token
 
         scheme, _, token = authorization.partition(" ")
@@ -45,7 +49,7 @@ class Callers(msgspec.Struct, frozen=True):
             return "callers are configured incompletely"
         try:
             claims: Mapping[str, Any] = id_token.verify_token(
-                token, Request(), audience=self.audience, certs_url=self.certificates
+                token, _request(), audience=self.audience, certs_url=self.certificates
             )
         except (ValueError, GoogleAuthError) as error:
             return f"the token is not good: {type(error).__name__}"
@@ -56,6 +60,16 @@ class Callers(msgspec.Struct, frozen=True):
         email = str(claims.get("email", ""))
         known = [hmac.compare_digest(email.encode(), each.encode()) for each in self.emails]
         return "" if any(known) else "this account may not call"
+
+
+@cache
+def _request() -> Request:
+    """As google-auth wants it where tokens are checked often (`google.oauth2.id_token`)."""
+    import requests
+    from cachecontrol import CacheControl
+    from google.auth.transport.requests import Request
+
+    return Request(session=CacheControl(requests.Session()))
 
 
 def email_of(authorization: str) -> str:

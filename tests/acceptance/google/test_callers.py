@@ -10,6 +10,7 @@ import pytest
 
 from tests.acceptance.google.cloud import OPERATIONS, Deployed, GoogleHub
 from tests.acceptance.google.tokens import AUDIENCE, CALLER, Signer, certificates
+from tests.loopback import Loopback
 
 OTHER = "scheduler@waybill.iam.gserviceaccount.com"
 PUSH = b'{"message": {"data": "bm9uc2Vuc2U="}}'
@@ -21,10 +22,15 @@ def google_key() -> Signer:
 
 
 @pytest.fixture
-def functions(google: GoogleHub, google_key: Signer) -> Iterator[dict[str, Deployed]]:
+def server(google_key: Signer) -> Iterator[Loopback]:
+    with certificates(google_key) as server:
+        yield server
+
+
+@pytest.fixture
+def functions(google: GoogleHub, server: Loopback) -> Iterator[dict[str, Deployed]]:
     """Source, sink and sweeper, which two accounts may call."""
     with ExitStack() as stack:
-        server = stack.enter_context(certificates(google_key))
         google.environment |= {
             "WAYBILL_CALLERS": f"{OTHER}, {CALLER}",
             "WAYBILL_AUDIENCE": AUDIENCE,
@@ -66,7 +72,7 @@ def refused_tokens(google_key: Signer) -> dict[str, str]:
 
 
 def test_callers_are_let_in_by_their_token_and_by_nothing_else(
-    google: GoogleHub, functions: dict[str, Deployed], google_key: Signer
+    google: GoogleHub, functions: dict[str, Deployed], google_key: Signer, server: Loopback
 ) -> None:
     for function in functions.values():
         for email in (CALLER, OTHER):
@@ -89,3 +95,4 @@ def test_callers_are_let_in_by_their_token_and_by_nothing_else(
             assert not token or token not in function.said
             assert "Bearer" not in function.said
     assert google.asked("ploomes") == google.asked("milvus") == 0
+    assert len(server.requests) == len(functions), "each asks once for the certificates"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 from cryptography import x509
@@ -65,6 +66,7 @@ def certificates(*signers: Signer) -> Loopback:
     body = json.dumps({signer.key_id: signer.certificate for signer in signers}).encode()
 
     def answer(request: Request) -> Reply:
-        return reply(200, body, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json", "Cache-Control": "public, max-age=21600, must-revalidate"}
+        return reply(200, body, {**headers, "Date": format_datetime(datetime.now(UTC), usegmt=True)})
 
     return Loopback(answer)
