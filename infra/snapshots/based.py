@@ -22,10 +22,11 @@ from shared.snapshot.rows import COLUMNS, Row, Thing, read
 
 def check_base(hub: Hub, archive: Archive, watch: Callable[[], None]) -> None:
     """Raises ConfigError where the snapshot that the archive adds to is not the one that this installation holds.
-    `watch` is called every now and then."""
+    It may hold the archive's own as well: who does not know whether an import came through makes it once more. `watch`
+    is called every now and then."""
     folders = Folders(hub.home.snapshots)
     stored, wanted = folders.params(), archive.params.base_process_id
-    if stored is None or stored.last_process_id != wanted:
+    if stored is None or (stored.last_process_id != wanted and stored != archive.params):
         holds = "none" if stored is None else f"the one whose lastProcessId is {stored.last_process_id}"
         found = [name for name in archives(folders) if _last_process(folders, name) == wanted]
         raise ConfigError(

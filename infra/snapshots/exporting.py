@@ -289,7 +289,7 @@ def carry_out(
     folders = Folders(hub.home.snapshots)
     with held(hub.home, EXPORT) as kept:
         with held(hub.home, IMPORT):
-            left = finish_what_was_left(hub, progress, kept)
+            left, notes = finish_what_was_left(hub, progress, kept)
         # Nobody else has what changed up to an INCREMENTAL, which the next one adds to.
         wanted = left is not None and left.file == file and left.is_of(type, with_data)
         if left is not None and wanted and (type == "INCREMENTAL" or not overwrite):
@@ -298,5 +298,5 @@ def carry_out(
             raise ConfigError(f"{file} is there already", cure=ANOTHER_NAME)
         breaks_the_chain = type == "INCREMENTAL" and folders.has(file) and is_added_to(folders, file)
         one = Export(hub, file, type, with_data, kept, progress)
-        notes = [TAKES_THE_PLACE] if breaks_the_chain else []
-        return report(folders, one.carry_out(), [*notes, *one.notes])
+        chain = [TAKES_THE_PLACE] if breaks_the_chain else []
+        return report(folders, one.carry_out(), [*notes, *chain, *one.notes])

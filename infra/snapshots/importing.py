@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -214,7 +214,7 @@ def carry_out(hub: Hub, source: str | Path, progress: Any) -> dict[str, Any]:
     """Imports an archive. See `restore` of this package."""
     home, folders = hub.home, Folders(hub.home.snapshots)
     with held(home, IMPORT, EXPORT) as kept:
-        finish_what_was_left(hub, progress, kept)
+        left = finish_what_was_left(hub, progress, kept)
         stage(folders, source, progress, kept)
         try:
             with opened(open_blob(folders.blobs, STAGED), str(source)) as archive:
@@ -230,7 +230,8 @@ def carry_out(hub: Hub, source: str | Path, progress: Any) -> dict[str, Any]:
             if home.history.unfinished() is None:
                 folders.blobs.delete(STAGED)
             raise
-    return {**plan, "processId": process, "overlay": _place_of_overlay(hub)}
+    notes = [*left.notes, *plan["notes"]]
+    return {**plan, "notes": notes, "processId": process, "overlay": _place_of_overlay(hub)}
 
 
 def look_ahead(hub: Hub, source: str | Path, progress: Any) -> dict[str, Any]:
@@ -247,9 +248,17 @@ def look_ahead(hub: Hub, source: str | Path, progress: Any) -> dict[str, Any]:
         return one.plan()
 
 
-def finish_what_was_left(hub: Hub, progress: Any, kept: Kept) -> Intended | None:
-    """Brings an import to its end that was interrupted after it had begun to change something, and clears away what
-    else was left behind. Gives the export that it let count, if there was one."""
+class Left(NamedTuple):
+    """What was found in the middle and brought to its end: an export that counts by now, or an import, of which people
+    are told."""
+
+    export: Intended | None = None
+    notes: tuple[str, ...] = ()
+
+
+def finish_what_was_left(hub: Hub, progress: Any, kept: Kept) -> Left:
+    """Brings an import to its end that was interrupted after it had begun to change something, or an export whose
+    archive was written, and clears away what else was left behind."""
     if not hub.on_google_cloud:
         hub.embedded.snapshots.remove_abandoned()
     folders = Folders(hub.home.snapshots)
@@ -257,12 +266,13 @@ def finish_what_was_left(hub: Hub, progress: Any, kept: Kept) -> Intended | None
     if left is None:
         settled = settle_what_was_left(folders)
         folders.blobs.delete(STAGED)
-        return settled
+        return Left(settled)
     intent = msgspec.json.decode(left.intent, type=Intent)
+    done = Left(notes=(f"the import of {intent.source} had been interrupted, and was brought to its end first",))
     if left.replaced and not folders.has(STAGED):
         # The books are those of the archive, and the next export tells by itself what changed since the data folder.
         hub.home.history.finish()
-        return None
+        return done
     if not folders.has(STAGED):
         raise ConfigError(
             f"the import of {intent.source} was interrupted, and its copy in the snapshot folder is gone",
@@ -274,7 +284,7 @@ def finish_what_was_left(hub: Hub, progress: Any, kept: Kept) -> Intended | None
             one.place()
         else:
             one.replace()
-    return None
+    return done
 
 
 def _at(thing: Run | Batch | Failure | Awaited | Launch) -> int:

@@ -247,6 +247,21 @@ def test_data_comes_along_where_it_was_asked_for(source: Installation, here: Ins
     assert [each.id for each in here.hub().home.objects.page("customers", "", 9)] == ["1"]
 
 
+def test_whoever_does_not_know_whether_an_increment_came_through_imports_it_again(
+    source: Installation, here: Installation
+) -> None:
+    work(source, 1, 2)
+    source.export("full")
+    work(source, 3)
+    source.export("some", "INCREMENTAL")
+    for name in ("full", "some", "some"):
+        here.restore(source.archive(name))
+    assert books_of(here.hub().home) == books_of(source.hub().home)
+    work(here, 4)
+    with pytest.raises(ConfigError, match="has worked since"):
+        here.restore(source.archive("some"))
+
+
 def test_launches_that_wait_here_are_named_before_they_go(source: Installation, here: Installation) -> None:
     work(source, 1)
     source.export("full")
