@@ -49,7 +49,7 @@ from shared.errors import ConfigError, Leased
 from shared.launches import Launch
 from shared.ledger import Cell
 from shared.ports import Batch, Failure, Run, StreamState, lease_name
-from shared.snapshot.history import EXPORT, IMPORT, Past, Placed
+from shared.snapshot.history import EXPORT, IMPORT, Past, Placed, Unfinished
 from shared.snapshot.on_its_way import PENDING
 from shared.snapshot.params import Pov
 from shared.snapshot.rows import KINDS, place_of, process_id
@@ -240,12 +240,17 @@ def look_ahead(hub: Hub, source: str | Path, progress: Any) -> dict[str, Any]:
     with source_of(folders, source) as file, opened(file, str(source)) as archive:
         one = Import(hub, archive, progress)
         one.check()
-        one.check_base()
+        left = hub.home.history.unfinished()
+        if left is None:
+            one.check_base()
         for name in [IMPORT, EXPORT, *([] if one.params.type == "SETUP" else one.leases())]:
             holder = hub.home.leases.holder(name)
             if holder is not None:
                 raise Leased(f"{name} is held by {holder}", holder=holder)
-        return one.plan()
+        plan = one.plan()
+        if left is not None:
+            plan["notes"].insert(0, f"{_interrupted(left)}: it is brought to its end first")
+        return plan
 
 
 class Left(NamedTuple):
@@ -268,7 +273,7 @@ def finish_what_was_left(hub: Hub, progress: Any, kept: Kept) -> Left:
         folders.blobs.delete(STAGED)
         return Left(settled)
     intent = msgspec.json.decode(left.intent, type=Intent)
-    done = Left(notes=(f"the import of {intent.source} had been interrupted, and was brought to its end first",))
+    done = Left(notes=(f"{_interrupted(left)}, and was brought to its end first",))
     if left.replaced and not folders.has(STAGED):
         # The books are those of the archive, and the next export tells by itself what changed since the data folder.
         hub.home.history.finish()
@@ -285,6 +290,10 @@ def finish_what_was_left(hub: Hub, progress: Any, kept: Kept) -> Left:
         else:
             one.replace()
     return done
+
+
+def _interrupted(left: Unfinished) -> str:
+    return f"the import of {msgspec.json.decode(left.intent, type=Intent).source} was interrupted"
 
 
 def _at(thing: Run | Batch | Failure | Awaited | Launch) -> int:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from infra import snapshots
+from infra.snapshots.importing import Import
 from shared.errors import ConfigError, Leased
 from shared.launches import Launch
 from shared.ports import lease_name
@@ -260,6 +261,25 @@ def test_whoever_does_not_know_whether_an_increment_came_through_imports_it_agai
     work(here, 4)
     with pytest.raises(ConfigError, match="has worked since"):
         here.restore(source.archive("some"))
+
+
+def test_looking_ahead_stands_in_nobodys_way_where_an_import_was_interrupted(
+    source: Installation, here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work(source, 1, 2)
+    source.export("full")
+    work(source, 3)
+    source.export("some", "INCREMENTAL")
+    here.restore(source.archive("full"))
+    with monkeypatch.context() as patched:
+        patched.setattr(Import, "place", lambda one: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            here.restore(source.archive("some"))
+    first, *_ = snapshots.examine(here.hub(), source.archive("some"))["notes"]
+    assert first == f"the import of {source.archive('some')} was interrupted: it is brought to its end first"
+    assert here.hub().home.history.unfinished() is not None
+    here.restore(source.archive("some"))
+    assert books_of(here.hub().home) == books_of(source.hub().home)
 
 
 def test_launches_that_wait_here_are_named_before_they_go(source: Installation, here: Installation) -> None:
