@@ -51,7 +51,7 @@ class Done(NamedTuple):
         return not self.used.status and self.used.peak_mb < MOST_MB
 
 
-def fill(home: EmbeddedHome, rows: int, days: int) -> None:
+def fill(home: EmbeddedHome, rows: int, days: int = 365) -> None:
     """Writes the books of so many records of so many days."""
     ports = home.ports
     lease = ports.leases.take(lease_name(*STREAM))
