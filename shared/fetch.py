@@ -415,8 +415,10 @@ def note_result(stream: Stream, home: Home, run: Run, *, well: bool) -> None:
     try:
         state = home.runs.state(stream.integration, stream.name)
         state.consecutive_failures = 0 if well else state.consecutive_failures + 1
-        # Somebody may have concluded it meanwhile.
-        home.runs.finish(lease, home.runs.get(run.id) or run, state)
+        # Somebody may have concluded it meanwhile, or replaced the books.
+        known = home.runs.get(run.id)
+        if known is not None:
+            home.runs.finish(lease, known, state)
     finally:
         home.leases.release(lease)
 

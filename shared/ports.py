@@ -324,7 +324,8 @@ class Runs(Protocol):
         """Writes the run and what its stream remembers together, if the lease still holds."""
 
     def conclude(self, run: Run) -> None:
-        """Writes how a run ended, once it is read or given up and nothing of it is pending."""
+        """Writes how a run ended, once it is read or given up and nothing of it is pending. Nothing is written where it
+        is not there any more, or as it was read: the books may have been replaced meanwhile."""
 
     def get(self, run: str) -> Run | None: ...
 

@@ -8,12 +8,14 @@ from typing import Any, Final
 import msgspec
 
 from infra.gcp.batches import create_batches
+from infra.gcp.errors import Conflict
 from infra.gcp.failures import GoogleFailures
 from infra.gcp.leases import GoogleLeases
 from infra.gcp.ledger import GoogleLedger, stream_path
 from infra.gcp.monitoring import publish_rows
 from infra.gcp.names import both, document_id
 from infra.gcp.store import COMMIT_BYTES, Document, Path, Query, Store, Write
+from shared.errors import StoreUnavailable
 from shared.ledger import Cell
 from shared.monitoring import Monitored
 from shared.ports import Batch, Bus, Closure, Failure, Lease, Run, StreamState
@@ -60,7 +62,17 @@ class GoogleRuns:
         self._leases.commit(lease, lambda: writes)
 
     def conclude(self, run: Run) -> None:
-        self._store.commit([write_run(run)])
+        path = run_path(run.id)
+        for _ in self._store.patience.tries():
+            found = self._store.get(path)
+            if found is None or found.fields["fetched"] != run.fetched:
+                return
+            try:
+                self._store.commit([Write(path, write_run(run).fields, "update", found.version)])
+            except Conflict:
+                continue
+            return
+        raise StoreUnavailable(f"run {run.id}: others kept getting in between")
 
     def get(self, run: str) -> Run | None:
         found = self._store.get(run_path(run))

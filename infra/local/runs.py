@@ -71,7 +71,13 @@ class LocalRuns:
 
     def conclude(self, run: Run) -> None:
         document = _encode(run)
-        self._database.write(lambda connection: put_run(connection, run, document))
+
+        def work(connection: sqlite3.Connection) -> None:
+            row = connection.execute("SELECT doc FROM runs WHERE id = ?", (run.id,)).fetchone()
+            if row is not None and _decode(row[0]).fetched == run.fetched:
+                put_run(connection, run, document)
+
+        self._database.write(work)
 
     def get(self, run: str) -> Run | None:
         with self._database.reading() as connection:

@@ -13,6 +13,7 @@ from shared.errors import Fenced
 from shared.ledger import Cell
 from shared.outcome import Outcome
 from shared.ports import Batch, Closure, Failure, FailureQuery, Lease, Run, StreamState, Window
+from shared.snapshot.history import Placed
 from tests.contract import make
 from tests.contract.make import CUSTOMERS, LEASE, SHOP
 from tests.contract.suite import (
@@ -66,15 +67,19 @@ class LeavesTheCheckpoint(Around):
         try:
             self.inner.commit(lease, run, **parts)
         except Exception:
-            self.inner.conclude(run)
+            self.leave(run)
             raise
 
     def finish(self, lease: Lease, run: Run, state: StreamState) -> None:
         try:
             self.inner.finish(lease, run, state)
         except Fenced:
-            self.inner.conclude(run)
+            self.leave(run)
             raise
+
+    def leave(self, run: Run) -> None:
+        before = self.inner.get(run.id)
+        self.inner.conclude(msgspec.structs.replace(run, fetched=before.fetched))
 
 
 class PartByPart(Around):
@@ -352,6 +357,27 @@ def check_recent_runs_come_newest_first(world: World) -> None:
     assert recent(SHOP, CUSTOMERS, 2) == [3, 2]
     assert recent(SHOP, None) == [4, 3, 2, 1]
     assert recent(None, None) == [5, 4, 3, 2, 1]
+
+
+class ConcludesAllTheSame(Around):
+    """Writes how a run ended, whatever became of it."""
+
+    def conclude(self, run: Run) -> None:
+        make.commit(self.home, run)
+
+
+@contract(breaks("writes it all the same", runs=ConcludesAllTheSame))
+def check_a_run_of_books_that_were_replaced_is_concluded_by_nobody(world: World) -> None:
+    """Whoever has read it may come late: what it fetched is not in the batches of these books."""
+    gone, other = make.run(1, fetched=9), make.run(2, fetched=9)
+    for run in (gone, other):
+        make.commit(world.here, run)
+    kept = msgspec.structs.replace(other, fetched=4, state="failed", finished_at=START)
+    world.here.history.replace(b"x", lambda: iter([Placed(SHOP, CUSTOMERS, kept)]))
+    world.here.history.finish(b"x")
+    for run in (gone, other):
+        world.there.runs.conclude(msgspec.structs.replace(run, state="settled", finished_at=START))
+    assert world.here.runs.recent(SHOP, CUSTOMERS, 9) == [kept]
 
 
 @contract(breaks("does nothing", runs=without("conclude")))
