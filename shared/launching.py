@@ -3,8 +3,9 @@
 Order of effects when a file is sent, and what a crash between two of them does:
 
 1. The file is stored. A crash leaves a file that no launch names; clean-up removes it.
-2. The launch is written. From here on it will be carried out: a crash leaves the summons to the sweeper, and whoever
-   sent the file, and got no answer, may send it again.
+2. The launch is written, and looked at again: where the books were being replaced it is not accepted. From here on it
+   will be carried out: a crash leaves the summons to the sweeper, and whoever sent the file, and got no answer, may
+   send it again.
 3. It is summoned: a message brings its stream back to the source function. Then the sender is answered.
 4. A run begins under the launch's own id, so that it begins once however often it is summoned, then the launch is
    marked as begun. A crash in between leaves it waiting, with a run that says more.
@@ -19,13 +20,16 @@ from typing import Final, Literal
 import msgspec
 
 from shared.accounting import Counts
-from shared.errors import ConfigError, MalformedEnvelope
+from shared.errors import ConfigError, MalformedEnvelope, StoreUnavailable
 from shared.launches import Launch, launch_id
 from shared.ports import Home, Message, Run, continuation_topic, lease_name
+from shared.snapshot.history import TO_FINISH, UNFINISHED
 from shared.stream import Stream
 
 SUMMON_AGAIN: Final = timedelta(minutes=1)
 """A launch that nobody works on is summoned again after so long."""
+
+NOT_ACCEPTED: Final = "it was not accepted, since the books were being replaced"
 
 Status = Literal["scheduled", "running", "finished", "cancelled"]
 
@@ -51,12 +55,28 @@ class Look(msgspec.Struct, frozen=True):
 
 def ask(home: Home, launch: Launch) -> Launch:
     """Writes a launch under its number, or under the next one that is not given, behind all that are: a clock that was
-    set back would make the rows of a later file older than those of an earlier one."""
+    set back would make the rows of a later file older than those of an earlier one.
+
+    Raises StoreUnavailable while the books are being replaced: a launch that was written before goes with the old ones,
+    and its file with it."""
+    if home.history.unfinished() is not None:
+        raise StoreUnavailable(UNFINISHED, cure=TO_FINISH)
     for newest in home.launches.recent(launch.integration, launch.stream, 1):
         launch = msgspec.structs.replace(launch, id=max(launch.id, newest.id + 1))
     while not home.launches.add(launch):
         launch = msgspec.structs.replace(launch, id=launch.id + 1)
+    if home.history.unfinished() is not None or not has_its_file(home, launch):
+        home.launches.note(msgspec.structs.replace(launch, state="cancelled", cancelled_by=NOT_ACCEPTED))
+        raise StoreUnavailable(UNFINISHED, cure=TO_FINISH)
     return launch
+
+
+def has_its_file(home: Home, launch: Launch) -> bool:
+    """Whether the file is there that a launch is to read, if it reads one."""
+    try:
+        return not launch.file or home.blobs.size(launch.file) >= 0
+    except FileNotFoundError:
+        return False
 
 
 def summon(home: Home, launch: Launch) -> None:

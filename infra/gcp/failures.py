@@ -136,6 +136,10 @@ class GoogleFailures:
         """The failure of a document, with its data from wherever that is."""
         return self._failure(document)
 
+    def bare(self, document: Document) -> Failure:
+        """The failure of a document, without its data where that is a blob."""
+        return self._failure(document, whole=False)
+
     def keys(self, ids: Sequence[str]) -> dict[str, str]:
         """The key of each of these failures that is there."""
         found = self._store.get_all(_path(id) for id in ids)

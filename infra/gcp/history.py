@@ -32,12 +32,12 @@ from infra.gcp.runs import read_run, read_state, write_run, write_state
 from infra.gcp.standstill import take_all
 from infra.gcp.store import COMMIT_BYTES, Document, Path, Query, Store, Write, instant
 from shared.confirm import Awaited
-from shared.errors import Fenced, Leased
+from shared.errors import Fenced, Leased, StoreUnavailable
 from shared.launches import Launch
 from shared.ledger import Cell
 from shared.objects import Object
 from shared.ports import Batch, Blobs, Clock, Failure, Run, StreamState
-from shared.snapshot.history import Entry, Head, KindOfObject, Placed, Told, Unfinished
+from shared.snapshot.history import OVERTAKEN, Entry, Head, KindOfObject, Placed, Told, Unfinished
 
 WRITES_AT_ONCE: Final = 400
 CELLS_AT_ONCE: Final = 300
@@ -46,7 +46,6 @@ FAILURES_AT_ONCE: Final = 20
 """As much as their data leaves room for in memory."""
 INTENT_BYTES: Final = 1_000
 """What the intent takes in a commit."""
-_OVERTAKEN: Final = "another process replaces the books"
 _HEAD: Final = ("id", "run", "state", "outcomes", "committed_at", "touched_at", "amended")
 
 
@@ -112,7 +111,7 @@ class GooglePast:
         if kind is Run:
             found = map(read_run, self._each(Query(("runs",), of, order="started_at")))
         elif kind is Failure:
-            found = map(self._failures.whole, self._each(Query(("failures",), of), FAILURES_AT_ONCE))
+            found = map(self._whole, self._each(Query(("failures",), of), FAILURES_AT_ONCE))
         elif kind is Launch:
             found = map(read_launch, self._each(Query(("launches",), of)))
         else:
@@ -120,6 +119,13 @@ class GooglePast:
             awaited = map(read_awaited, self._each(Query(("awaited",), where, order="ended_at")))
             found = (each for each in awaited if each.stream == stream)
         return found
+
+    def _whole(self, document: Document) -> Failure:
+        """With its data. That of a failure that was cleaned away since is gone, since blobs know no past."""
+        try:
+            return self._failures.whole(document)
+        except FileNotFoundError:
+            return self._failures.bare(document)
 
     def kinds(self) -> list[KindOfObject]:
         found = [document.fields for document in self._each(Query(("kinds",)))]
@@ -148,7 +154,6 @@ class GoogleHistory:
         self._failures = failures
         self._blobs = blobs
         self._clock = clock
-        self._token = ""
 
     @contextmanager
     def look(self) -> Iterator[GooglePast]:
@@ -175,7 +180,7 @@ class GoogleHistory:
             take_all(self._store, self._clock, names, watch)
         except Leased:
             if is_first:
-                self.finish()
+                self.finish(intent)
             raise
         _Replacement(self._store, self._failures, self._blobs, hold, watch).make(entries, objects=objects)
 
@@ -183,19 +188,23 @@ class GoogleHistory:
         found = self._store.get(REPLACEMENT)
         return None if found is None else Unfinished(found.fields["intent"], found.fields["replaced"])
 
-    def finish(self) -> None:
-        found = self._store.get(REPLACEMENT)
-        if found is None:
+    def finish(self, intent: bytes) -> None:
+        for _ in self._store.patience.tries():
+            found = self._store.get(REPLACEMENT)
+            if found is None:
+                return
+            if found.fields["intent"] != intent:
+                raise Fenced(OVERTAKEN)
+            try:
+                self._store.commit([Write(REPLACEMENT, {}, "delete", found.version)])
+            except Conflict:
+                # It may be gone, and only the answer was lost.
+                continue
             return
-        if self._token and found.fields["token"] != self._token:
-            raise Fenced(_OVERTAKEN)
-        try:
-            self._store.commit([Write(REPLACEMENT, {}, "delete", found.version)])
-        except Conflict as error:
-            raise Fenced(_OVERTAKEN) from error
+        raise StoreUnavailable("the end of an import: others kept getting in between")
 
     def _note(self, intent: bytes, *, replaced: bool) -> Hold:
-        token = self._token = new_mark()
+        token = new_mark()
 
         def mine(fields: Mapping[str, Any]) -> bool:
             return bool(fields["token"] == token)

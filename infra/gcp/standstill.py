@@ -8,8 +8,9 @@ lease of their stream, which the replacement holds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 from infra.gcp.batches import batch_path
 from infra.gcp.errors import Conflict
@@ -26,10 +27,18 @@ FOR_EVER: Final = datetime(9999, 1, 1, tzinfo=UTC)
 _FIELDS: Final = ("id", "state", "attempt", "until", "mark")
 
 
+class Taken(NamedTuple):
+    """A batch, and how it stood before."""
+
+    path: Path
+    state: str
+    attempt: str
+
+
 def take_all(store: Store, clock: Clock, streams: Iterable[tuple[str, str]], watch: Callable[[], None]) -> None:
     """Takes every batch of these streams that is not settled. Raises Leased while an attempt has one in hand, and then
     gives back what it took; what an earlier replacement took stays taken. `watch` is called for each."""
-    taken: list[Write] = []
+    taken: list[Taken] = []
     try:
         for name in streams:
             where = (("waiting", "array_contains", both(*name)),)
@@ -37,13 +46,13 @@ def take_all(store: Store, clock: Clock, streams: Iterable[tuple[str, str]], wat
                 watch()
                 taken.extend(_take(store, clock, found))
     except Leased:
-        for write in taken:
-            store.commit([write])
+        for each in taken:
+            _give_back(store, each)
         raise
 
 
-def _take(store: Store, clock: Clock, first: Document) -> list[Write]:
-    """Takes a batch, and gives the write that gives it back."""
+def _take(store: Store, clock: Clock, first: Document) -> list[Taken]:
+    """Takes a batch, if it is to be had and nobody has it."""
     path, mark, found = batch_path(first.fields["id"]), new_mark(), first
     for _ in store.patience.tries():
         fields = found.fields
@@ -54,20 +63,26 @@ def _take(store: Store, clock: Clock, first: Document) -> list[Write]:
             raise Leased(f"batch {fields['id']} is being sent", holder=fields["attempt"])
         held = {"state": "sending", "attempt": HOLDER, "mark": mark, "until": FOR_EVER}
         try:
-            (version,) = store.commit([Write(path, held, "update", found.version)])
+            store.commit([Write(path, held, "update", found.version)])
         except Conflict:
             again = store.get(path)
             if again is None:
                 return []
-            if again.fields["mark"] == mark:
-                # It is ours, and only the answer was lost.
-                return [_back(path, fields, again.version)]
-            found = again
-            continue
-        return [_back(path, fields, version)]
+            if again.fields["mark"] != mark:
+                found = again
+                continue
+            # It is ours, and only the answer was lost.
+        return [Taken(path, fields["state"], fields["attempt"])]
     raise StoreUnavailable(f"batch {first.fields['id']}: others kept getting in between")
 
 
-def _back(path: Path, fields: Any, version: Any) -> Write:
-    before = {"state": fields["state"], "attempt": fields["attempt"], "mark": new_mark(), "until": None}
-    return Write(path, before, "update", version)
+def _give_back(store: Store, taken: Taken) -> None:
+    before = {"state": taken.state, "attempt": taken.attempt, "mark": new_mark(), "until": None}
+    for _ in store.patience.tries():
+        found = store.get(taken.path)
+        if found is None or found.fields["attempt"] != HOLDER:
+            return
+        # Whoever published it may note so at any time.
+        with suppress(Conflict):
+            store.commit([Write(taken.path, before, "update", found.version)])
+    raise StoreUnavailable("a batch that is given back: others kept getting in between")

@@ -22,11 +22,12 @@ from infra.local.objects import object_of
 from infra.local.runs import put_run
 from infra.local.schema import instant, micros
 from shared.confirm import Awaited
+from shared.errors import Fenced
 from shared.launches import Launch
 from shared.ledger import Cell
 from shared.objects import Object
 from shared.ports import Batch, Clock, Failure, Run, StreamState
-from shared.snapshot.history import Entry, Head, KindOfObject, Placed, Stored, Told, Unfinished
+from shared.snapshot.history import OVERTAKEN, Entry, Head, KindOfObject, Placed, Stored, Told, Unfinished
 
 AT_ONCE: Final = 500
 """Rows that are in memory at the same time."""
@@ -169,8 +170,13 @@ class LocalHistory:
             row = connection.execute("SELECT intent FROM replacement").fetchone()
         return None if row is None else Unfinished(row[0], replaced=True)
 
-    def finish(self) -> None:
-        self._database.write(lambda connection: connection.execute("DELETE FROM replacement"))
+    def finish(self, intent: bytes) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM replacement WHERE intent = ?", (intent,))
+            if connection.execute("SELECT 1 FROM replacement").fetchone():
+                raise Fenced(OVERTAKEN)
+
+        self._database.write(work)
 
     def _replace(self, connection: sqlite3.Connection, entries: Iterator[Placed], *, objects: bool) -> None:
         for table in _TABLES:

@@ -69,6 +69,8 @@ def differences(hub: Hub, wanted: SetUp) -> list[str]:
     found += [f"{name} is deployed here and is not in the snapshot" for name in here if name not in wanted.documents]
     for name in here.keys() & wanted.documents.keys():
         found += _differing(name, here[name], wanted.documents[name])
+        if name not in wanted.paused and hub.home.schedule.paused(name):
+            found.append(f"{name} is paused here and not in the snapshot, and stays so: ./waybill resume {name}")
     own = {(name, file): digest for name, file, digest in modules(hub)}
     for name, file in sorted(wanted.mappings.keys() | own.keys()):
         if name in here and name in wanted.documents and wanted.mappings.get((name, file)) != own.get((name, file)):

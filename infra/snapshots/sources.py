@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -55,22 +55,33 @@ def stored_name(source: str) -> str:
     return f"{folder}{slash}{archive_name(name)}"
 
 
-def drop_files_of_nobody(home: Home, before: datetime) -> None:
+def drop_files_of_nobody(home: Home, before: datetime, keep: Callable[[], None]) -> None:
     """Deletes what the books that were replaced had archived, were sent or made: nobody would find it any more, not
-    even whoever has to forget a person. What was written later is left alone."""
+    even whoever has to forget a person. What was written later is left alone, and what somebody waits for. `keep` is
+    called for each file."""
     runs: dict[str, bool] = {}
-    for name, written_at in list(home.blobs.names("archive/")):
+    for name in _older(home, "archive/", before, keep):
         run = name.split("/")[3]
         if run not in runs:
             runs[run] = home.runs.get(run) is not None
-        if not runs[run] and written_at < before:
+        if not runs[run]:
             home.blobs.delete(name)
-    for name, written_at in list(home.blobs.names("uploads/")):
-        # No launch that was imported has its file.
-        if written_at < before:
+    wanted: dict[tuple[str, str], set[str]] = {}
+    for name in _older(home, "uploads/", before, keep):
+        _, integration, stream, _ = name.split("/")
+        if (integration, stream) not in wanted:
+            # No launch that was imported has its file: these were asked for since.
+            wanted[integration, stream] = {launch.file for launch in home.launches.waiting(integration, stream)}
+        if name not in wanted[integration, stream]:
             home.blobs.delete(name)
-    for name, written_at in list(home.blobs.names("exports/")):
+    for name in _older(home, "exports/", before, keep):
         _, integration, stream, launch, *_ = name.split("/")
-        known = launch.isdecimal() and home.launches.get(integration, stream, int(launch)) is not None
-        if not known and written_at < before:
+        if not launch.isdecimal() or home.launches.get(integration, stream, int(launch)) is None:
             home.blobs.delete(name)
+
+
+def _older(home: Home, prefix: str, before: datetime, keep: Callable[[], None]) -> Iterator[str]:
+    for name, written_at in list(home.blobs.names(prefix)):
+        keep()
+        if written_at < before:
+            yield name

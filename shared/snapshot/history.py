@@ -19,8 +19,9 @@ LEASES: Final = "snapshots."
 """How the leases of those who work on snapshots begin, which are taken whatever was left in the middle."""
 EXPORT: Final = f"{LEASES}export"
 IMPORT: Final = f"{LEASES}import"
-UNFINISHED: Final = "an import of a snapshot was interrupted, and nobody works before it is brought to its end"
-TO_FINISH: Final = "export or import a snapshot, whichever: either ends it first"
+UNFINISHED: Final = "a snapshot is being imported, or its import was interrupted: nobody works before it is at its end"
+TO_FINISH: Final = "wait for it; if nobody imports any more, export or import a snapshot: either ends it first"
+OVERTAKEN: Final = "another process replaces the books"
 
 Told = TypeVar("Told", Run, Failure, Awaited, Launch)
 
@@ -133,4 +134,5 @@ class History(Protocol):
 
     def unfinished(self) -> Unfinished | None: ...
 
-    def finish(self) -> None: ...
+    def finish(self, intent: bytes) -> None:
+        """Takes the intent away. Raises Fenced where there is another one."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import BinaryIO, Final, NamedTuple
@@ -30,6 +31,10 @@ OBJECT_COLUMNS: Final = ("row", "id", "at", "document")
 LONGEST: Final = 32_000_000
 """Bytes of a row: more than twice what a message can hold, whose quotes are doubled here."""
 PIECE: Final = 65_536
+LARGE: Final = 900_000
+"""Bytes of a document. Firestore takes 1 MiB."""
+YEARS: Final = range(2, 9999)
+"""Of instants in any time zone."""
 MOST: Final = 1 << 62
 """Of a number: SQLite and Firestore keep 64 bits."""
 _PART: Final = r"[^/.\x00-\x1f\x7f][^/\x00-\x1f\x7f]*"
@@ -110,6 +115,8 @@ def thing_of(row: Row, location: str, category: str) -> Thing:
     for value in _values(thing):
         if isinstance(value, datetime) and value.tzinfo is None:
             raise ConfigError(f"a row `{row.row}` has an instant without a time zone")
+        if isinstance(value, datetime) and value.year not in YEARS:
+            raise ConfigError(f"a row `{row.row}` has an instant that nobody can keep")
         if isinstance(value, int) and not -MOST <= value <= MOST:
             raise ConfigError(f"a row `{row.row}` has a number that nobody can keep")
     if isinstance(thing, Cell):
@@ -118,10 +125,20 @@ def thing_of(row: Row, location: str, category: str) -> Thing:
         return thing
     if str(thing.id) != row.id or (thing.integration, thing.stream) != (location, category):
         raise ConfigError(f"a row `{row.row}` has another id, location or category than its document")
-    fault = _fault(thing)
+    fault = _fault(thing) or ("is more than a home can keep" if _is_too_large(thing, row.document) else "")
     if fault:
         raise ConfigError(f"a row `{row.row}` {fault}")
     return thing
+
+
+def _is_too_large(thing: Thing, document: str) -> bool:
+    """Whether Firestore could not hold it as one document, in which there is no data of failures."""
+    if len(document) < LARGE // 4:
+        return False
+    if isinstance(thing, Batch):
+        idents = zlib.compress(_encode((thing.keys, thing.versions)), 1)
+        return len(idents) + len(_encode((thing.outcomes, thing.rules, thing.amended))) > LARGE
+    return len(_encode(msgspec.structs.replace(thing, data={}) if isinstance(thing, Failure) else thing)) > LARGE
 
 
 def _values(thing: Thing) -> Iterator[object]:

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 from shared.confirm import Awaited
-from shared.errors import Leased, StoreUnavailable
+from shared.errors import Fenced, Leased, StoreUnavailable
 from shared.launches import Launch
 from shared.objects import Object
 from shared.outcome import Outcome
@@ -321,7 +321,7 @@ def check_a_process_that_was_at_work_before_sees_the_books_that_came(world: Worl
     fill(world.there)
     assert world.there.ledger.cells(*NAME, ["0-0", "30-1"]).keys() == {"30-1"}
     world.here.history.replace(b"x", entries, objects=True)
-    world.here.history.finish()
+    world.here.history.finish(b"x")
     assert world.there.ledger.cells(*NAME, ["0-0", "30-1"]) == {"0-0": CELLS[0]}
     newer = make.cell("0-0", "v5")
     of = make.commit_batch(world.there, "...", 70, make.run(11))
@@ -345,9 +345,29 @@ def check_an_intent_is_kept_until_it_is_done(world: World) -> None:
     found = world.there.history.unfinished()
     assert found is not None and (found.intent, found.replaced) == ("Zoë".encode(), True)
     assert known(world.there) == before
-    world.there.history.finish()
+    world.there.history.finish("Zoë".encode())
     assert world.here.history.unfinished() is None
-    world.here.history.finish()
+    world.here.history.finish("Zoë".encode())
+
+
+class EndsAnothers(Around):
+    """Takes whatever intent there is for its own."""
+
+    def finish(self, intent: bytes) -> None:
+        left = self.inner.unfinished()
+        self.inner.finish(intent if left is None else left.intent)
+
+
+@contract(breaks("ends another's", history=EndsAnothers))
+def check_nobody_ends_the_replacement_of_another(world: World) -> None:
+    world.here.history.replace(b"one", None)
+    world.there.history.replace(b"other", None)
+    with refused(Fenced):
+        world.here.history.finish(b"one")
+    left = world.here.history.unfinished()
+    assert left is not None and left.intent == b"other"
+    world.here.history.finish(b"other")
+    assert world.there.history.unfinished() is None
 
 
 class TakesAllTheSame(Around):
@@ -377,7 +397,7 @@ def check_only_those_who_work_on_snapshots_take_leases_until_it_is_done(world: W
             leases.take(LEASE)
         for name in (EXPORT, IMPORT, f"{LEASES}job.export"):
             leases.release(leases.take(name))
-    world.here.history.finish()
+    world.here.history.finish(b"x")
     world.there.leases.release(world.there.leases.take(LEASE))
 
 
@@ -480,7 +500,7 @@ def check_nobody_begins_what_is_left_over_of_books_that_are_being_replaced(world
         with suppress(Leased):
             assert world.there.batches.begin(batch, "two") == (None, "")
     world.there.history.replace(b"intent", entries, objects=True)
-    world.there.history.finish()
+    world.there.history.finish(b"intent")
     assert known(world.here) == replaced()
 
 
@@ -515,7 +535,7 @@ def check_a_replacement_that_is_cut_off_leaves_the_old_books_or_is_known_not_to_
         world.here.history.replace(b"intent", broken_off)
     expect_old_or_known(world, before)
     world.there.history.replace(b"intent", entries, objects=True)
-    world.there.history.finish()
+    world.there.history.finish(b"intent")
     assert known(world.here) == replaced()
     world.here.leases.release(world.here.leases.take(LEASE))
 
@@ -553,7 +573,7 @@ def check_whoever_is_refused_meanwhile_works_again_afterwards(world: World) -> N
         left = world.there.history.unfinished()
         world.there.history.replace(left.intent if left else b"intent", entries, objects=True)
     assert known(world.here) == replaced()
-    world.there.history.finish()
+    world.there.history.finish(b"intent")
     lease = world.here.leases.take(LEASE)
     world.here.runs.commit(lease, make.run(12))
     assert world.there.runs.get(make.run(12).id) is not None
@@ -568,6 +588,6 @@ def check_death_in_the_middle_of_replacing_leaves_the_old_or_what_is_known_not_t
     world.kill(child)
     expect_old_or_known(world, before)
     world.there.history.replace(b"intent", entries, objects=True)
-    world.there.history.finish()
+    world.there.history.finish(b"intent")
     assert known(world.here) == replaced()
     world.here.leases.release(eventually(lambda: world.here.leases.take(LEASE), "a lease"))

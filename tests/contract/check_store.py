@@ -83,7 +83,7 @@ def calls(home: Home, lease: Lease) -> dict[str, Callable[[], Any]]:
         "history.look": lambda: look(home),
         "history.replace": lambda: home.history.replace(b"x", lambda: iter(())),
         "history.unfinished": lambda: home.history.unfinished(),
-        "history.finish": lambda: home.history.finish(),
+        "history.finish": lambda: home.history.finish(b"x"),
         "schedule.next_run": lambda: home.schedule.next_run(SHOP, CUSTOMERS, "* * * * *"),
         "schedule.pause": lambda: home.schedule.pause(SHOP),
         "schedule.resume": lambda: home.schedule.resume(SHOP),

@@ -41,10 +41,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def send(hub: Hub, stream: str, text: str) -> Launch:
     """What the API does with a file, but for the summons."""
     at = hub.clock.now()
-    launch = Launch(NAME, stream, launch_id(at), at)
-    launch = ask(hub.home, msgspec.structs.replace(launch, file=f"uploads/{NAME}/{stream}/{at.timestamp()}"))
-    hub.home.blobs.write(launch.file, text.encode())
-    return launch
+    file = f"uploads/{NAME}/{stream}/{at.timestamp()}"
+    hub.home.blobs.write(file, text.encode())
+    return ask(hub.home, Launch(NAME, stream, launch_id(at), at, file=file))
 
 
 def run(hub: Hub, stream: str) -> dict[str, Any]:

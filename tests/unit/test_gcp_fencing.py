@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from infra.gcp.history import WRITES_AT_ONCE
 from infra.gcp.home import GoogleHome
 from shared.errors import Fenced, Leased, StoreUnavailable
 from shared.ledger import Cell
-from shared.ports import Lease
+from shared.ports import Failure, FailureQuery, Lease
 from shared.snapshot.history import Placed
 from tests.contract import make
 from tests.contract.suite import at_once, errors_of
@@ -307,11 +308,30 @@ def test_of_two_who_replace_the_books_the_one_that_was_overtaken_is_refused(hub:
     with pytest.raises(Fenced):
         one.history.replace(b"one", overtaken)
     with pytest.raises(Fenced):
-        one.history.finish()
+        one.history.finish(b"one")
     left = one.history.unfinished()
     assert left is not None and (left.intent, left.replaced) == (b"other", True)
     assert [cell.key for cell in one.ledger.scan(make.SHOP, make.CUSTOMERS)] == ["new"]
-    other.history.finish()
+    other.history.finish(b"other")
+
+
+def test_an_end_whose_answer_is_lost_is_an_end(hub: Hub) -> None:
+    home = hub.home()
+    home.ports.history.replace(b"x", lambda: iter(()))
+    lose_answers(home.store)
+    home.ports.history.finish(b"x")
+    assert home.ports.history.unfinished() is None
+
+
+def test_the_data_of_a_failure_that_is_cleaned_away_is_missed_by_nobody(hub: Hub) -> None:
+    home, other = hub.home(), hub.home()
+    run = make.run()
+    batch = make.settled_batch(0, run)
+    make.commit(home.ports, run, batches=[batch], failures=[make.failure(batch, data={"text": "x" * 800_000})])
+    with other.ports.history.look() as past:
+        (failure,) = home.ports.failures.find(FailureQuery(make.SHOP))
+        home.failures.remove([failure.id])
+        assert list(past.told(Failure, make.SHOP, make.CUSTOMERS)) == [msgspec.structs.replace(failure, data={})]
 
 
 def test_whoever_replaces_the_books_comes_by_while_the_old_ones_are_deleted(hub: Hub) -> None:
@@ -350,7 +370,7 @@ def test_what_was_taken_of_books_that_are_not_replaced_is_given_back(hub: Hub, l
         assert there.ports.history.unfinished() is not None
         hub.clock.advance(61)
         there.ports.history.replace(b"x", lambda: iter(()))
-        there.ports.history.finish()
+        there.ports.history.finish(b"x")
         assert list(there.ports.batches.unsettled(make.SHOP)) == []
     except Leased:
         assert there.ports.history.unfinished() is None
@@ -358,3 +378,24 @@ def test_what_was_taken_of_books_that_are_not_replaced_is_given_back(hub: Hub, l
             assert there.ports.batches.begin(batch.id, "two")[1] == ""
     else:
         raise AssertionError("it was not refused")
+
+
+def test_what_was_taken_is_given_back_whatever_is_noted_of_it_meanwhile(hub: Hub) -> None:
+    """Whoever published a batch notes so when the message is safe."""
+    here, there = hub.home(), hub.home()
+    batches = [make.commit_batch(here.ports, "..", number, make.run(number)) for number in range(3)]
+    there.ports.batches.begin(batches[-1].id, "one")
+    commit = here.store.commit
+
+    def noting(writes: Any) -> Any:
+        done = commit(writes)
+        if writes[0].path[0] == "batches":
+            there.ports.batches.published([batch.id for batch in batches], hub.clock.now())
+        return done
+
+    here.store.commit = noting  # type: ignore[method-assign]
+    with pytest.raises(Leased):
+        here.ports.history.replace(b"x", lambda: iter(()))
+    assert there.ports.history.unfinished() is None
+    for batch in batches[:2]:
+        assert there.ports.batches.begin(batch.id, "two")[1] == ""

@@ -15,7 +15,7 @@ from infra import snapshots
 from infra.clock import SystemClock
 from infra.erasing import find_traces, forget
 from infra.wiring import Hub
-from shared.errors import StoreUnavailable
+from shared.errors import ConfigError, StoreUnavailable
 from shared.ports import Home, lease_name
 from tests.contract import make
 from tests.emulators import Emulators
@@ -239,7 +239,7 @@ def test_an_import_that_was_cut_off_is_finished_before_anybody_works(
             assert books(after) in (old, new)
         else:
             in_the_middle += not left.replaced
-            with pytest.raises(StoreUnavailable, match="brought to its end"):
+            with pytest.raises(StoreUnavailable, match="was interrupted"):
                 after.home.leases.take(LEASE)
             assert left.replaced is False or books(after) == new
         done = left is not None or books(after) == new
@@ -255,6 +255,52 @@ def test_an_import_that_was_cut_off_is_finished_before_anybody_works(
             snapshots.restore(after, source.archive("full"))
             assert books(after) == old
     assert in_the_middle
+
+
+def interrupted(hub: Hub, archive: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Imports, and crashes instead of a step."""
+
+    def crash(*_: object, **__: object) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"infra.snapshots.replacing.{what}", crash)
+        with pytest.raises(Crash):
+            snapshots.restore(hub, archive)
+
+
+def test_whoever_imported_before_finishes_what_another_one_began(
+    source: Installation, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = cloud.hub()
+    snapshots.restore(one, source.archive("full"))
+    interrupted(cloud.hub(), source.archive("full"), monkeypatch, "Import.place")
+    first, *_ = snapshots.export(one, "own")["notes"]
+    assert "was brought to its end" in first
+    assert one.home.history.unfinished() is None
+
+
+def test_an_import_that_cannot_be_finished_gives_way_to_another_whole_one(
+    source: Installation, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hub = cloud.hub()
+    snapshots.restore(hub, source.archive("full"))
+    interrupted(hub, source.archive("full"), monkeypatch, "Import.entries")
+    left = hub.home.history.unfinished()
+    assert left is not None and not left.replaced
+    (cloud.folder / "blobs" / "snapshots" / "data" / "snapshots" / "import.zip").unlink()
+    after = cloud.hub()
+    for attempt in (
+        lambda: snapshots.export(after, "own"),
+        lambda: snapshots.restore(after, source.archive("some")),
+    ):
+        with pytest.raises(ConfigError, match="its copy is gone") as raised:
+            attempt()
+        assert "ALL_INCREMENTAL" in raised.value.cure
+    first, *_ = snapshots.restore(after, source.archive("full"))["notes"]
+    assert "this one takes its place" in first
+    assert books(after) == of(source, "full", tmp_path)
+    after.home.leases.release(after.home.leases.take(LEASE))
 
 
 def test_an_export_that_was_cut_off_is_made_anew_or_counts(source: Installation, cloud: Cloud, tmp_path: Path) -> None:

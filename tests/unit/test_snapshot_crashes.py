@@ -14,11 +14,11 @@ import pytest
 
 import shared.group
 from infra import snapshots
-from infra.snapshots import importing, packing
+from infra.snapshots import packing, replacing
 from infra.snapshots.folders import Folders, Intended
-from infra.snapshots.importing import Import
+from infra.snapshots.replacing import Import
 from infra.wiring import Hub
-from shared.errors import ConfigError, StoreUnavailable
+from shared.errors import ConfigError, Fenced, StoreUnavailable
 from tests.unit.fakes import IN_MEMORY, Fuse, World, spare_the_disk
 from tests.unit.installations import FragileHub, Installation, books_of, until_the_crash
 
@@ -171,7 +171,7 @@ def crash_imports(tmp_path: Path, type: Any, next_call: str) -> None:
             found = new
         else:
             notes = made.export("after", "INCREMENTAL")["notes"]
-        assert any("brought to its end" in note for note in notes) is (left is not None), where
+        assert any("was interrupted" in note for note in notes) is (left is not None), where
         assert books_of(made.hub().home) == found, where
         if found == new and type != "SETUP":
             assert made.export("last", "INCREMENTAL")["povs"]["exported"] == 0, where
@@ -217,14 +217,14 @@ def test_an_export_that_relies_on_what_another_one_wrote_is_noticed(
 
 def places_first(one: Import) -> None:
     one.place()
-    one.home.history.replace(b"{}", one.entries)
-    one.home.history.finish()
+    one.home.history.replace(one.intent, one.entries)
+    one.home.history.finish(one.intent)
 
 
 def replaces_in_two_writes(one: Import) -> None:
     entries = list(one.entries())
-    one.home.history.replace(b"{}", lambda: iter(entries[: len(entries) // 2]))
-    one.home.history.replace(b"{}", lambda: iter(entries))
+    one.home.history.replace(one.intent, lambda: iter(entries[: len(entries) // 2]))
+    one.home.history.replace(one.intent, lambda: iter(entries))
     one.place()
 
 
@@ -233,7 +233,7 @@ def test_an_import_that_is_not_all_or_nothing_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: Any
 ) -> None:
     monkeypatch.setattr(Import, "replace", wrong)
-    with pytest.raises((AssertionError, ConfigError, StoreUnavailable, msgspec.DecodeError)):
+    with pytest.raises((AssertionError, ConfigError, Fenced, StoreUnavailable, msgspec.DecodeError)):
         crash_imports(tmp_path, "ALL", "import")
 
 
@@ -290,11 +290,16 @@ def test_a_mistake_in_the_configuration_after_the_books_were_replaced_leaves_the
     source.export("paused")
     made = Installation(tmp_path / "made", source.clock)
 
-    def refuse(*_: object) -> bytes:
-        raise ConfigError("somebody edits it")
+    overlay_of, calls = replacing.overlay_of, []
+
+    def refuse(*given: Any) -> bytes:
+        calls.append(given)
+        if len(calls) > 1:
+            raise ConfigError("somebody edits it")
+        return overlay_of(*given)
 
     with monkeypatch.context() as patched:
-        patched.setattr(importing, "overlay_of", refuse)
+        patched.setattr(replacing, "overlay_of", refuse)
         with pytest.raises(ConfigError, match="edits"):
             made.restore(source.archive("paused"))
     made.export("after", "SETUP")

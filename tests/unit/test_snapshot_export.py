@@ -19,6 +19,7 @@ from shared.launches import Launch
 from shared.outcome import Outcome
 from shared.ports import FailureQuery
 from shared.snapshot.history import EXPORT, IMPORT
+from tests.contract.make import commit
 from tests.unit.fakes import START, Shelf, World, spare_the_disk
 from tests.unit.installations import THINGS, Installation, params_of, unpacked
 
@@ -333,7 +334,7 @@ def test_a_launch_whose_run_has_begun_is_carried_as_that(made: Installation) -> 
     home = process.home
     launch = Launch("shop", "things", 7, made.clock.now(), file="uploads/7")
     home.launches.add(launch)
-    home.runs.conclude(msgspec.structs.replace(run, id=launch.run))
+    commit(home, msgspec.structs.replace(run, id=launch.run))
     report = made.export("full")
     assert report["notes"] == []
     found = rows(unpacked(made.archive("full"))["data/output/shop/things/2026-03.csv"])

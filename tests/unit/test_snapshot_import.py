@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,8 @@ import pytest
 import yaml
 
 from infra import snapshots
-from infra.snapshots.importing import Import
-from shared.errors import ConfigError, Leased
+from shared.errors import ConfigError
 from shared.launches import Launch
-from shared.ports import lease_name
-from shared.snapshot.history import EXPORT, IMPORT
 from tests.unit.fakes import START, Order, Shelf, Target, World, spare_the_disk
 from tests.unit.installations import Installation, books_of, params_of, unpacked
 
@@ -172,40 +168,6 @@ def test_an_incremental_snapshot_is_refused_where_its_base_is_not_what_it_was(
     assert books_of(here.hub().home) == books_of(source.hub().home)
 
 
-def test_nothing_is_imported_while_a_run_holds_a_stream(source: Installation, here: Installation) -> None:
-    work(source, 1)
-    source.export("full")
-    home = here.hub().home
-    for name in (lease_name("shop", "things"), IMPORT, EXPORT):
-        taken = home.leases.take(name)
-        for call in (snapshots.restore, snapshots.examine):
-            with pytest.raises(Leased):
-                call(here.hub(), source.archive("full"))
-        home.leases.release(taken)
-    assert books_of(here.hub().home) == {}
-    here.restore(source.archive("full"))
-
-
-def test_nothing_is_imported_while_records_are_being_sent(source: Installation, here: Installation) -> None:
-    work(source, 1)
-    source.export("full")
-    world = here.world()
-    world.shelf.fill(9)
-    world.process().fetch()
-    sending = here.hub()
-    (batch, *_) = sending.home.batches.unsettled("shop")
-    sending.home.batches.begin(batch.id, "one")
-    before = books_of(here.hub().home)
-    with pytest.raises(Leased, match="is being sent"):
-        here.restore(source.archive("full"))
-    assert books_of(here.hub().home) == before
-    # A process that died in the middle of it keeps nobody waiting.
-    sending.close()
-    note = "shop things: 9 records that wait here go, and are read again if the archive is older"
-    assert note in here.restore(source.archive("full"))["notes"]
-    assert books_of(here.hub().home) == books_of(source.hub().home)
-
-
 def test_looking_ahead_writes_nothing(source: Installation, here: Installation) -> None:
     work(source, 1, 2, 3)
     source.export("full")
@@ -261,59 +223,6 @@ def test_whoever_does_not_know_whether_an_increment_came_through_imports_it_agai
     work(here, 4)
     with pytest.raises(ConfigError, match="has worked since"):
         here.restore(source.archive("some"))
-
-
-def test_looking_ahead_stands_in_nobodys_way_where_an_import_was_interrupted(
-    source: Installation, here: Installation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    work(source, 1, 2)
-    source.export("full")
-    work(source, 3)
-    source.export("some", "INCREMENTAL")
-    here.restore(source.archive("full"))
-    with monkeypatch.context() as patched:
-        patched.setattr(Import, "place", lambda one: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            here.restore(source.archive("some"))
-    first, *_ = snapshots.examine(here.hub(), source.archive("some"))["notes"]
-    assert first == f"the import of {source.archive('some')} was interrupted: it is brought to its end first"
-    assert here.hub().home.history.unfinished() is not None
-    here.restore(source.archive("some"))
-    assert books_of(here.hub().home) == books_of(source.hub().home)
-
-
-def test_launches_that_wait_here_are_named_before_they_go(source: Installation, here: Installation) -> None:
-    work(source, 1)
-    source.export("full")
-    work(here, 2)
-    home, now = here.hub().home, here.clock.now()
-    for number, state in ((7, "waiting"), (8, "begun"), (9, "waiting")):
-        home.launches.add(Launch("shop", "things", number, now, state))
-    note = "shop things: launches 7, 9 wait here and go: ask for them again"
-    assert note in snapshots.examine(here.hub(), source.archive("full"))["notes"]
-    assert note in here.restore(source.archive("full"))["notes"]
-    assert note not in here.restore(source.archive("full"))["notes"]
-
-
-def test_files_of_the_books_that_were_replaced_go(source: Installation, here: Installation) -> None:
-    """Nobody would find them any more, not even whoever has to forget a person."""
-    work(source, 1, 2)
-    source.export("full")
-    work(source, 3, 4)
-    home, now = source.hub().home, source.clock.now()
-    home.launches.add(Launch("shop", "things", 7, now, file="uploads/shop/things/a"))
-    for name in ("uploads/shop/things/a", "exports/shop/things/7/x.0.0"):
-        home.blobs.write(name, b"Zoe")
-    kept = [name for name, _ in home.blobs.names("archive/")]
-    for path in (source.home / "blobs").rglob("*"):
-        os.utime(path, (0, 0))
-    home.blobs.write("uploads/shop/things/later", b"x")
-    source.restore("outbox/full.zip")
-    left = [name for name, _ in home.blobs.names("")]
-    (run,) = home.runs.recent(None, None, 9)
-    assert sorted(left) == sorted([*(name for name in kept if run.id in name), "uploads/shop/things/later"])
-    world = source.world()
-    assert world.process().audit().balanced
 
 
 def test_a_snapshot_of_the_set_up_changes_no_books(source: Installation, here: Installation) -> None:
