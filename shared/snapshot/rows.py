@@ -196,7 +196,8 @@ def objects_in(rows: Iterable[Sequence[str]]) -> Iterator[KindOfObject | Stored]
 def written(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[bytes]:
     """A file, piece by piece."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    # A character of the terminator is quoted; a lone \r that is not ends the line for whoever reads it.
+    writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(columns)
     for row in rows:
         writer.writerow(row)

@@ -165,7 +165,7 @@ TRICKS: dict[str, tuple[Callable[[Files], Files], str]] = {
     "a number of any size": (replaced(POV, '""attempts"":0', '""attempts"":' + "9" * 30), "nobody can keep"),
     "an instant that no zone has": (replaced(POV, '""started_at"":""2026', '""started_at"":""9999'), "nobody can keep"),
     "a run of any size": (replaced(POV, '""error"":""', '""error"":""' + "x" * 1_000_000), "more than a home"),
-    "a quote that is not closed": (replaced(POV, '}"\n', "}\n"), "not what it should be|no CSV"),
+    "a quote that is not closed": (replaced(POV, '}"\r\n', "}\r\n"), "not what it should be|no CSV"),
     "a table without rows that are needed": (
         lambda files: listed(files | {"setup/integrations.csv": b"integration,source,sink,document\n"}), "are listed",
     ),
