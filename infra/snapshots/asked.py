@@ -64,7 +64,7 @@ def _parameters(body: bytes) -> dict[str, Any]:
     """By the names of the samples. What is null was not given."""
     try:
         read = msgspec.json.decode(body, type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"the body is no JSON object: {error}", cure='such as {"action": "EXPORT", ...}') from error
     given: dict[str, Any] = {}
     for spelled, value in read.items():

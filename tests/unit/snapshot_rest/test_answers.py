@@ -96,7 +96,8 @@ def test_a_bad_parameter_is_answered_with_400_and_status_4(
 
 
 def test_what_is_no_json_object_is_answered_with_400_and_status_4(caller: Caller) -> None:
-    for data in (b"", b"{", b"\xff", b"null"):
+    nested = b'{"action":' + b"[" * 30_000 + b"]" * 30_000 + b"}"
+    for data in (b"", b"{", b"\xff", b"null", b'{"action":"EXP\xff"}', nested):
         answer = caller.client.post(PATH, data=data, content_type="application/json; charset=utf-8")
         assert (answer.status_code, answer.json["status"]) == (400, 4), answer.text
 
