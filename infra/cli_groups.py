@@ -65,8 +65,18 @@ def snapshot_import(session: Session, file: str, yes: bool) -> int:
 
 def source_of(file: str) -> str | Path:
     """A name in the snapshot folders, or a file of this machine."""
-    path = Path(file).expanduser()
-    return file if file.startswith(("inbox/", "outbox/")) or not path.exists() else path
+    if file.startswith(("inbox/", "outbox/")):
+        return file
+    path = Path(file)
+    try:
+        path = path.expanduser()
+        return path if path.exists() else file
+    except RuntimeError:
+        # A home of nobody.
+        return file
+    except OSError:
+        # What is wrong with it is said when it is opened.
+        return path
 
 
 @command("list", "snapshot list", of=snapshot)

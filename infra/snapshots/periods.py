@@ -6,6 +6,7 @@ periods:
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,10 @@ _KEYS: Final = ("name", "from", "until")
 def periods_of(hub: Hub) -> Periods:
     """UTC months where there is no file. Raises ConfigError with all mistakes of it."""
     named = hub.environ.get(VARIABLE, "").strip()
-    file = Path(named).expanduser() if named else hub.functions / "snapshots" / "periods.yaml"
+    file = Path(named) if named else hub.functions / "snapshots" / "periods.yaml"
+    with suppress(RuntimeError):
+        # A home of nobody is named as it was written.
+        file = file.expanduser()
     if not named and not file.is_file():
         return Periods()
     mistakes: list[Mistake] = []
