@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from infra.report import stamp
+from infra.snapshots.archive import Unsound, opened
 from infra.snapshots.folders import NEXT, OBJECTS, OUTPUT, PARAMS, REMOVED, Folders, Intended, output_path
 from infra.snapshots.zipping import open_blob, zipped
 from shared.errors import StoreUnavailable
@@ -67,9 +67,9 @@ def settle_what_was_left(folders: Folders) -> Intended | None:
 def is_of(folders: Folders, intended: Intended) -> bool:
     """Whether the archive under this name is the one that was intended."""
     try:
-        with zipfile.ZipFile(open_blob(folders.blobs, intended.file)) as archive:
-            return archive.read(PARAMS) == intended.params.to_bytes()
-    except (zipfile.BadZipFile, KeyError):
+        with opened(open_blob(folders.blobs, intended.file), intended.file) as archive:
+            return archive.params == intended.params
+    except Unsound:
         return False
 
 

@@ -66,7 +66,7 @@ def _about(folders: Folders, name: str) -> dict[str, Any]:
     written_at = next((at for found, at in folders.blobs.names(name) if found == name), None)
     try:
         size = folders.blobs.size(name)
-    except FileNotFoundError:
+    except (FileNotFoundError, ConfigError):
         size = 0
     bare = name.rpartition("/")[2].removesuffix(".zip")
     return {"file": name, "name": bare, "size": size, "writtenAt": stamp(written_at)}
