@@ -93,11 +93,15 @@ class Archive:
 
     def things(self, pov: Pov) -> Iterator[tuple[Row, Thing]]:
         """The rows of the file of a POV. Raises Unsound."""
-        for row in self.rows(output_path(pov.name), COLUMNS):
-            yield thing_in(row, pov.name)
+        path = output_path(pov.name)
+        with _sound(f"{self.name}, {path}"):
+            for row in self.rows(path, COLUMNS):
+                yield thing_in(row, pov.name)
 
     def objects(self, path: str) -> Iterator[KindOfObject | Stored]:
-        return objects_in(self.rows(path, OBJECT_COLUMNS))
+        """What the rows of a kind's file are. Raises Unsound."""
+        with _sound(f"{self.name}, {path}"):
+            yield from objects_in(self.rows(path, OBJECT_COLUMNS))
 
     @property
     def removed(self) -> list[PovName]:
@@ -113,8 +117,8 @@ class Archive:
         for path in sorted(self.files):
             if path in carried:
                 pov = carried[path]
-                for done, row in enumerate(self.rows(path, COLUMNS), 1):
-                    counts[COUNTED[thing_in(row, pov.name)[0].row]] += 1
+                for done, (row, _) in enumerate(self.things(pov), 1):
+                    counts[COUNTED[row.row]] += 1
                     if done % WATCHED_ROWS == 0:
                         watch(path, done)
             elif path.startswith(OBJECTS):
@@ -128,7 +132,7 @@ class Archive:
 
 
 def thing_in(row: list[str], pov: PovName) -> tuple[Row, Thing]:
-    """A row of the file of a POV. Raises Unsound."""
+    """A row of the file of a POV. Raises ConfigError."""
     found = pov_row(row)
     return found, thing_of(found, pov[0], pov[1])
 

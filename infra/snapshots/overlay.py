@@ -7,7 +7,7 @@ are deployed here; whoever wants it names it in `WAYBILL_OVERLAY`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import yaml
@@ -22,6 +22,9 @@ _HEAD = (
     "# What an import found configured, as far as it differs from the files that are deployed here. To have it so:\n"
     "# export WAYBILL_OVERLAY=<this file>\n"
 )
+LEVELS: Final = 50
+"""Of a document. One that is deeper may be more than can be written as YAML."""
+DIGITS: Final = 18
 _document = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -43,12 +46,20 @@ def read_set_up(archive: Archive) -> SetUp:
             found.documents[row["integration"]] = {**_document(row["document"]), "streams": {}}
         for row in _rows(archive, "streams"):
             found.documents[row["integration"]]["streams"][row["stream"]] = msgspec.json.decode(row["document"])
-    except (KeyError, msgspec.DecodeError) as error:
+    except (KeyError, msgspec.DecodeError, RecursionError) as error:
         raise Unsound(f"{archive.name}: its set-up is not what it should be") from error
+    for document in found.documents.values():
+        if not _is_shallow(document, LEVELS):
+            raise Unsound(f"{archive.name}: its set-up is nested more than {LEVELS} levels deep")
     for row in _rows(archive, "mappings"):
         found.mappings[row["integration"], row["file"]] = row["sha256"]
     found.paused = {row["integration"] for row in _rows(archive, "schedules") if row["paused"] == "true"}
     return found
+
+
+def _is_shallow(value: Any, levels: int) -> bool:
+    below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(_is_shallow(each, levels - 1) for each in below)
 
 
 def _rows(archive: Archive, table: str) -> Iterator[dict[str, str]]:
@@ -115,7 +126,8 @@ def _over(base: Mapping[Any, Any], wanted: Mapping[str, Any]) -> dict[Any, Any]:
     keys = {_as_text(key): key for key in base}
     over: dict[Any, Any] = {}
     for text, value in wanted.items():
-        key = keys.get(text, int(text) if text.isascii() and text.isdecimal() else text)
+        is_number = text.isascii() and text.isdecimal() and len(text) <= DIGITS
+        key = keys.get(text, int(text) if is_number else text)
         before = base.get(key)
         if isinstance(value, dict) and isinstance(before, dict):
             below = _over(before, value)
