@@ -69,7 +69,7 @@ def _other(pov: Pov) -> ConfigError:
 
 def _check_nothing_happened(hub: Hub, folders: Folders, stored: SnapshotParams, watch: Callable[[], None]) -> None:
     """Raises ConfigError for what this installation knows and the snapshot that it holds does not."""
-    periods = _periods_then(folders)
+    periods = _periods_then(folders, stored)
     fingerprints = {pov.name: pov.fingerprint for pov in stored.povs}
     with hub.home.history.look() as past:
         for name in past.streams():
@@ -84,8 +84,11 @@ def _check_nothing_happened(hub: Hub, folders: Folders, stored: SnapshotParams, 
                     )
 
 
-def _periods_then(folders: Folders) -> Periods:
-    """The named spans of the snapshot that the data folder holds."""
+def _periods_then(folders: Folders, stored: SnapshotParams) -> Periods:
+    """The named spans of the snapshot that the data folder holds: where it does not say them, those of the set-up
+    beside it."""
+    if stored.periods is not None:
+        return Periods(stored.periods)
     try:
         text = b"".join(folders.pieces("setup/periods.csv")).decode()
     except FileNotFoundError:

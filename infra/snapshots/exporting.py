@@ -115,12 +115,12 @@ class Export:
         periods = periods_of(self.hub)
         self.write_setup(periods)
         if self.type == "SETUP":
-            params = self.params(self.home.clock.now())
+            params = self.params(self.home.clock.now(), periods)
         else:
             with self.home.history.look() as past:
                 self.write_povs(past, periods)
                 self.write_objects(past)
-                params = self.params(past.at)
+                params = self.params(past.at, periods)
         done = Intended(self.file, len(self.written), params)
         pack(self.folders, done, self.watch_archive)
         return done
@@ -243,10 +243,10 @@ class Export:
         self.kept.keep()
         self.progress("archive", done, None)
 
-    def params(self, at: datetime) -> SnapshotParams:
+    def params(self, at: datetime, periods: Periods) -> SnapshotParams:
         base = None if self.stored is None else self.stored.last_process_id
         if self.type == "SETUP":
-            return SnapshotParams(FORMAT, self.type, base, None, at, False, {}, self.files, [], [])
+            return SnapshotParams(FORMAT, self.type, base, None, at, False, {}, self.files, [], [], periods.spans)
         carried = self.povs.keys() if self.type != "INCREMENTAL" else self.written
         povs = [self.povs[name] for name in sorted(self.povs)]
         counts = dict.fromkeys((*COUNTED.values(), "objects"), 0)
@@ -270,6 +270,7 @@ class Export:
             files=sorted(self.files, key=lambda file: file.path),
             streams=self.streams,
             povs=povs,
+            periods=periods.spans,
         )
 
 

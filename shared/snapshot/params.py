@@ -6,17 +6,16 @@ it is: a POV whose file can not be relied on has no fingerprint.
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
 
 from shared.errors import ConfigError
 from shared.snapshot import SnapshotType
+from shared.snapshot.periods import Instant, Span
 
 FORMAT: Final = 1
 
-Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 PovName = tuple[str, str, str]
 """Location, category and period."""
 
@@ -73,6 +72,8 @@ class SnapshotParams(msgspec.Struct, frozen=True, rename="camel"):
     files: list[CarriedFile]
     streams: list[StreamMark]
     povs: list[Pov]
+    periods: tuple[Span, ...] | None = None
+    """The spans that were named then, which what is written of the set-up may have lost since."""
 
     def to_bytes(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self), indent=1)

@@ -6,21 +6,22 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 """A period names a file."""
 _MONTH: Final = re.compile(r"[0-9]{4}-[0-9]{2}")
 
 
-class Span(msgspec.Struct, frozen=True):
+class Span(msgspec.Struct, frozen=True, rename={"name": "period", "since": "from"}):
     """A period from an instant (inclusive) to another one (exclusive)."""
 
     name: str
-    since: datetime
-    until: datetime
+    since: Instant
+    until: Instant
 
 
 class Periods(msgspec.Struct, frozen=True):

@@ -1,0 +1,82 @@
+"""Chains of increments: what one adds to, and which archive it needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.snapshots.exporting import Export
+from tests.unit.fakes import Shelf, Target, spare_the_disk
+from tests.unit.installations import Installation, books_of, params_of, unpacked
+from tests.unit.test_snapshot_archive import PARAMS, zipped
+from tests.unit.test_snapshot_import import chain
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
+    spare_the_disk(monkeypatch)
+    installation = Installation(tmp_path / "source")
+    yield installation
+    installation.close()
+
+
+@pytest.fixture
+def here(source: Installation, tmp_path: Path) -> Iterator[Installation]:
+    installation = Installation(tmp_path / "here", source.clock)
+    yield installation
+    installation.close()
+
+
+def name_a_period(made: Installation) -> None:
+    file = made.folder / "periods.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("periods: [{name: spring, from: 2026-03-01T00:00:00Z, until: 2026-03-20T00:00:00Z}]")
+    made.environ["WAYBILL_PERIODS"] = str(file)
+
+
+@pytest.mark.parametrize("how", ["SETUP is exported", "SETUP is imported", "an export fails"])
+def test_an_increment_over_named_periods_stands_no_matter_what_became_of_the_set_up(
+    source: Installation, here: Installation, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    other = Installation(source.folder.parent / "other", source.clock)
+    other.export("setup", "SETUP")
+    name_a_period(source)
+    chain(source, Shelf(), Target())
+    spans = [{"period": "spring", "from": "2026-03-01T00:00:00Z", "until": "2026-03-20T00:00:00Z"}]
+    assert params_of(source.archive("full"))["periods"] == spans
+    here.restore(source.archive("full"))
+    match how:
+        case "SETUP is exported":
+            here.export("setup", "SETUP")
+        case "SETUP is imported":
+            here.restore(other.archive("setup"))
+        case "an export fails":
+            with monkeypatch.context() as patched:
+                patched.setattr(Export, "write_povs", lambda *_: 1 / 0)
+                with pytest.raises(ZeroDivisionError):
+                    here.export("own")
+    for name in ("some", "more"):
+        here.restore(source.archive(name))
+    assert books_of(here.hub().home) == books_of(source.hub().home)
+    other.close()
+
+
+def without_periods(made: Installation, name: str) -> Path:
+    files = unpacked(made.archive(name))
+    params: dict[str, Any] = json.loads(files[PARAMS])
+    del params["periods"]
+    archive = made.folder / f"{name}.zip"
+    archive.write_bytes(zipped(files | {PARAMS: json.dumps(params).encode()}))
+    return archive
+
+
+def test_archives_that_say_no_periods_have_those_of_their_set_up(source: Installation, here: Installation) -> None:
+    name_a_period(source)
+    chain(source, Shelf(), Target())
+    for name in ("full", "some", "more"):
+        here.restore(without_periods(source, name))
+    assert books_of(here.hub().home) == books_of(source.hub().home)
