@@ -145,11 +145,13 @@ def _filters(rules: Rules) -> str:
 
 
 def modules(hub: Hub) -> Iterator[tuple[str, str, str]]:
-    """Of each integration the files of its mapping, with their sums."""
+    """Of each integration the files that its mapping is written or declared in, with their sums."""
     for name, integration in hub.integrations.items():
-        for file in sorted(Path(integration.folder).glob("*.py")):
+        folder = Path(integration.folder)
+        # Metadata that streams name may lie in folders below.
+        for file in sorted([*folder.glob("*.py"), *folder.rglob("*.json")]):
             if file.name not in ("__init__.py", "main.py"):
-                yield name, file.name, hashlib.sha256(file.read_bytes()).hexdigest()
+                yield name, file.relative_to(folder).as_posix(), hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _syncs(hub: Hub, streams: Sequence[tuple[str, config.StreamConfig]]) -> Iterator[Sequence[object]]:
