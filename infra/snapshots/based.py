@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import BinaryIO, cast
 
@@ -110,18 +110,27 @@ def archives(folders: Folders) -> list[str]:
     return [name for _, name in sorted(found, reverse=True)]
 
 
-def is_added_to(folders: Folders, name: str) -> bool:
-    """Whether the next INCREMENTAL needs this archive: the snapshot in it is the one that it adds to, or one that this
-    adds to in turn."""
-    known = {params.last_process_id: params for each in archives(folders) if (params := _params(folders, each))}
-    stored, wanted = folders.params(), _params(folders, name)
-    link = None if stored is None else stored.last_process_id
-    while link is not None and wanted is not None:
-        if link == wanted.last_process_id:
-            return True
-        before = known.pop(link, None)
-        link = None if before is None else before.base_process_id
-    return False
+def is_needed(folders: Folders, name: str) -> bool:
+    """Whether this archive is a link of the chain that leads to the snapshot which the next INCREMENTAL adds to, and no
+    other one takes its part: not one of the same snapshot, nor a later one that carries everything."""
+    stored = folders.params()
+    if stored is None or stored.last_process_id is None:
+        return False
+    known = {each: params for each in archives(folders) if (params := _params(folders, each))}
+    others = [params for each, params in known.items() if each != name]
+    return _leads_back_to(stored.last_process_id, others) > _leads_back_to(stored.last_process_id, known.values())
+
+
+def _leads_back_to(process: int, known: Iterable[SnapshotParams]) -> int:
+    """The oldest snapshot that archives lead back to from this one, by its `lastProcessId`; -1 where they lead to one
+    that carries everything."""
+    met = {process}
+    for params in sorted(known, key=lambda params: params.last_process_id or 0, reverse=True):
+        base = -1 if params.base_process_id is None else params.base_process_id
+        # One that changes nothing is no link: it adds to the snapshot that it is.
+        if params.type != "SETUP" and params.last_process_id in met and base != params.last_process_id:
+            met.add(base)
+    return min(met)
 
 
 def _last_process(folders: Folders, name: str) -> int | None:

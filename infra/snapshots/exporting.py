@@ -24,7 +24,7 @@ import msgspec
 from infra.config import HOLD_BACK
 from infra.report import stamp
 from infra.snapshots.archive import REMOVED_COLUMNS, WATCHED_ROWS
-from infra.snapshots.based import is_added_to
+from infra.snapshots.based import is_needed
 from infra.snapshots.folders import (
     OUTPUT,
     REMOVED,
@@ -53,8 +53,8 @@ from shared.snapshot.summary import Summary
 
 ANOTHER_NAME: Final = "give it another name, or say --overwrite (over HTTP overwriteFile: true)"
 TAKES_THE_PLACE: Final = (
-    "it took the place of an archive that it adds to, and cannot be imported without a copy of that one: "
-    "export one of type ALL_INCREMENTAL, which needs no other, or give each increment a name of its own"
+    "it took the place of an archive that increments add to, which cannot be imported without a copy of that one: "
+    "export one of type ALL_INCREMENTAL, which needs no other, or give each export a name of its own"
 )
 T = TypeVar("T")
 Progress = Callable[[str, int, int | None], None]
@@ -297,7 +297,8 @@ def carry_out(
             return report(folders, left, [f"it was begun at {stamp(left.params.created_at)}, and interrupted"])
         if not overwrite and folders.has(file):
             raise ConfigError(f"{file} is there already", cure=ANOTHER_NAME)
-        breaks_the_chain = type == "INCREMENTAL" and folders.has(file) and is_added_to(folders, file)
+        # Those of the other types are the beginning of a chain.
+        breaks_the_chain = type in ("INCREMENTAL", "SETUP") and folders.has(file) and is_needed(folders, file)
         one = Export(hub, file, type, with_data, kept, progress)
         chain = [TAKES_THE_PLACE] if breaks_the_chain else []
         return report(folders, one.carry_out(), [*notes, *chain, *one.notes])

@@ -13,7 +13,7 @@ from infra.snapshots.exporting import Export
 from tests.unit.fakes import Shelf, Target, spare_the_disk
 from tests.unit.installations import Installation, books_of, params_of, unpacked
 from tests.unit.test_snapshot_archive import PARAMS, zipped
-from tests.unit.test_snapshot_import import chain
+from tests.unit.test_snapshot_import import chain, work
 
 
 @pytest.fixture
@@ -80,3 +80,64 @@ def test_archives_that_say_no_periods_have_those_of_their_set_up(source: Install
     for name in ("full", "some", "more"):
         here.restore(without_periods(source, name))
     assert books_of(here.hub().home) == books_of(source.hub().home)
+
+
+def is_noted(made: Installation, name: str, type: str) -> bool:
+    notes = made.export(name, type, overwrite=True)["notes"]
+    assert all("ALL_INCREMENTAL" in note for note in notes)
+    return bool(notes)
+
+
+@pytest.mark.parametrize("type", ["INCREMENTAL", "SETUP"])
+@pytest.mark.parametrize("name", ["full", "some", "more"])
+def test_what_takes_the_place_of_a_link_says_so(source: Installation, name: str, type: str) -> None:
+    chain(source, Shelf(), Target())
+    work(source, 40)
+    assert is_noted(source, name, type)
+
+
+@pytest.mark.parametrize("type", ["ALL", "ALL_INCREMENTAL"])
+def test_what_begins_a_chain_has_nothing_to_say(source: Installation, type: str) -> None:
+    chain(source, Shelf(), Target())
+    assert not is_noted(source, "some", type)
+
+
+@pytest.mark.parametrize("type", ["INCREMENTAL", "SETUP"])
+def test_an_increment_that_changed_nothing_is_needed_by_nobody(
+    source: Installation, here: Installation, type: str
+) -> None:
+    work(source, 1)
+    source.export("full")
+    report = source.export("nightly", "INCREMENTAL")
+    assert report["baseProcessId"] == report["lastProcessId"]
+    work(source, 2)
+    assert not is_noted(source, "nightly", type)
+    source.export("last", "INCREMENTAL")
+    here.restore(source.archive("full"))
+    if type == "INCREMENTAL":
+        here.restore(source.archive("nightly"))
+    here.restore(source.archive("last"))
+    assert books_of(here.hub().home) == books_of(source.hub().home)
+
+
+@pytest.mark.parametrize("type", ["INCREMENTAL", "SETUP"])
+def test_what_another_archive_stands_in_for_is_needed_by_nobody(source: Installation, type: str) -> None:
+    chain(source, Shelf(), Target())
+    source.export("setup", "SETUP")
+    inbox = source.snapshots / "inbox"
+    inbox.mkdir()
+    (inbox / "some.zip").write_bytes(source.archive("some").read_bytes())
+    work(source, 40)
+    assert not is_noted(source, "setup", type)
+    assert not is_noted(source, "some", type)
+    source.export("whole", "ALL_INCREMENTAL")
+    for name in ("full", "more"):
+        assert not is_noted(source, name, type)
+    assert is_noted(source, "whole", type)
+
+
+@pytest.mark.parametrize("type", ["INCREMENTAL", "SETUP"])
+def test_a_link_whose_base_is_kept_elsewhere_is_needed(source: Installation, type: str) -> None:
+    chain(source, Shelf(), Target())
+    source.archive("full").unlink()
+    assert is_noted(source, "some", type)
