@@ -116,11 +116,8 @@ class Archive:
         carried = {output_path(pov.name): pov for pov in self.povs}
         for path in sorted(self.files):
             if path in carried:
-                pov = carried[path]
-                for done, (row, _) in enumerate(self.things(pov), 1):
-                    counts[COUNTED[row.row]] += 1
-                    if done % WATCHED_ROWS == 0:
-                        watch(path, done)
+                for what, count in self._counted(carried[path], watch).items():
+                    counts[what] += count
             elif path.startswith(OBJECTS):
                 counts["objects"] += sum(isinstance(each, Stored) for each in self.objects(path))
             else:
@@ -129,6 +126,19 @@ class Archive:
             watch(path, self.files[path].rows)
         if self.params.type != "SETUP" and counts != self.params.counts:
             raise Unsound(f"{self.name}: what it holds is not what it counts")
+
+    def _counted(self, pov: Pov, watch: Watch) -> dict[str, int]:
+        """Looks through the file of a POV. What it counts is what later exports count, which carry the file as it is.
+        Raises Unsound."""
+        path = output_path(pov.name)
+        counts: dict[str, int] = {}
+        for done, (row, _) in enumerate(self.things(pov), 1):
+            counts[COUNTED[row.row]] = counts.get(COUNTED[row.row], 0) + 1
+            if done % WATCHED_ROWS == 0:
+                watch(path, done)
+        if counts != {what: count for what, count in pov.counts.items() if count}:
+            raise Unsound(f"{self.name}: what {path} holds is not what its POV counts")
+        return counts
 
 
 def thing_in(row: list[str], pov: PovName) -> tuple[Row, Thing]:

@@ -37,12 +37,16 @@ def check_base(hub: Hub, archive: Archive, watch: Callable[[], None]) -> None:
     for pov in archive.params.povs:
         if pov.name not in carried:
             known = before.get(pov.name)
-            if known is None or (known.fingerprint, known.sha256) != (pov.fingerprint, pov.sha256):
+            if known is None or _of_its_file(known) != _of_its_file(pov):
                 raise _other(pov)
             for number, _ in enumerate(retained(folders, pov)):
                 if number % WATCHED_ROWS == 0:
                     watch()
     _check_nothing_happened(hub, folders, stored, watch)
+
+
+def _of_its_file(pov: Pov) -> tuple[object, ...]:
+    return pov.fingerprint, pov.sha256, pov.rows, {what: count for what, count in pov.counts.items() if count}
 
 
 def retained(folders: Folders, pov: Pov) -> Iterator[tuple[Row, Thing]]:

@@ -121,6 +121,10 @@ TRICKS: dict[str, tuple[Callable[[Files], Files], str]] = {
     "counts that are wrong": (
         params_with(lambda params: params["counts"].update(cells=1)), "not what it counts"
     ),
+    "a POV that counts nothing": (params_with(lambda params: params["povs"][0].pop("counts")), "what its POV counts"),
+    "a POV that counts wrongly": (
+        params_with(lambda params: params["povs"][0]["counts"].update(cells=1)), "what its POV counts",
+    ),
     "no last process": (lambda files: listed(files, lastProcessId=None), "which process was the last"),
     "a POV twice": (params_with(lambda params: params["povs"].append(params["povs"][0])), "a POV twice"),
     "a file twice": (params_with(lambda params: params["files"].append(params["files"][0])), "lists a file twice"),

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from infra import snapshots
 from infra.snapshots.exporting import Export
+from shared.errors import ConfigError
 from tests.unit.fakes import Shelf, Target, spare_the_disk
 from tests.unit.installations import Installation, books_of, params_of, unpacked
 from tests.unit.test_snapshot_archive import PARAMS, zipped
@@ -141,3 +143,24 @@ def test_a_link_whose_base_is_kept_elsewhere_is_needed(source: Installation, typ
     chain(source, Shelf(), Target())
     source.archive("full").unlink()
     assert is_noted(source, "some", type)
+
+
+@pytest.mark.parametrize(("change", "taken"), [({"cells": 1}, False), ({"launches": 0}, True)])
+def test_an_increment_counts_what_it_does_not_carry_as_its_base_does(
+    source: Installation, here: Installation, tmp_path: Path, change: dict[str, int], taken: bool
+) -> None:
+    chain(source, Shelf(), Target())
+    here.restore(source.archive("full"))
+    files = unpacked(source.archive("some"))
+    params: dict[str, Any] = json.loads(files[PARAMS])
+    params["povs"][0]["counts"] |= change
+    assert "data/output/shop/things/2026-03.csv" not in files
+    archive = tmp_path / "some.zip"
+    archive.write_bytes(zipped(files | {PARAMS: json.dumps(params).encode()}))
+    if not taken:
+        with pytest.raises(ConfigError, match="is not what the archive adds to"):
+            here.restore(archive)
+        return
+    here.restore(archive)
+    here.export("own", "ALL_INCREMENTAL")
+    assert snapshots.examine(source.hub(), here.archive("own"))["counts"] == params_of(here.archive("own"))["counts"]
