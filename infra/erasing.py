@@ -12,9 +12,9 @@ from infra.systems.store.source import SYSTEM as STORE
 from infra.wiring import Hub, monitoring_table
 from shared.errors import ConfigError
 from shared.forget import Telling
-from shared.forget_customer import UPLOADS, Keeping, Person
+from shared.forget_customer import UPLOADS, Keeping, Person, is_at
 from shared.kinds import is_of
-from shared.ports import Failure
+from shared.ports import Failure, Run
 from shared.rules import Rules
 
 
@@ -83,7 +83,11 @@ def _wanted(hub: Hub, person: Person) -> Wanted:
     def owns(kind: str, id: str, fields: Any) -> bool:
         return is_of(kind, id, key) or key in fields.values()
 
-    return Wanted(keys, tells, owns)
+    def at(integration: str, stream: str, run: Run) -> bool:
+        where = integration, stream
+        return where in person.theirs and is_at(run, person.theirs[where])
+
+    return Wanted(keys, tells, owns, at)
 
 
 def _of_monitoring(hub: Hub) -> Iterator[str]:

@@ -181,9 +181,12 @@ def _with_files(home: Home) -> Iterator[Where]:
 def runs_at(home: Home, person: Person) -> Iterator[Run]:
     """The runs whose place in what they read, or the last one they had, is called as an object of theirs is."""
     for where, theirs in person.theirs.items():
-        for run in home.runs.recent(*where, EVERY):
-            if any(map(theirs.is_object, _ids_in(run.after))):
-                yield run
+        yield from (run for run in home.runs.recent(*where, EVERY) if is_at(run, theirs))
+
+
+def is_at(run: Run, theirs: Theirs) -> bool:
+    """Whether the run's place in what it reads is called as an object of theirs is."""
+    return any(map(theirs.is_object, _ids_in(run.after)))
 
 
 def _ids_in(after: str) -> Iterator[str]:

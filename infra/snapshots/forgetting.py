@@ -21,7 +21,7 @@ from infra.snapshots.kept import held
 from infra.snapshots.zipping import open_blob
 from infra.wiring import Hub
 from shared.errors import ConfigError
-from shared.ports import Batch, Failure
+from shared.ports import Batch, Failure, Run
 from shared.snapshot.history import EXPORT, IMPORT, Stored
 from shared.snapshot.rows import COLUMNS, OBJECT_COLUMNS, Row, objects_in, pov_row, read, thing_of
 
@@ -39,6 +39,8 @@ class Wanted(msgspec.Struct, frozen=True):
     """Whether a failure under another key tells of them."""
     owns: Callable[[str, str, Any], bool]
     """Whether an object of a kind, by its id and fields, is theirs."""
+    at: Callable[[str, str, Run], bool]
+    """Whether a run's place in what it reads is called as they are."""
 
 
 class Found(msgspec.Struct):
@@ -124,4 +126,7 @@ def _is_theirs(row: Row, location: str, category: str, keys: set[str], quoted: l
     if row.row == "failure":
         failure = thing_of(row, location, category)
         return isinstance(failure, Failure) and (failure.key in keys or wanted.tells(location, category, failure))
+    if row.row == "run":
+        run = thing_of(row, location, category)
+        return isinstance(run, Run) and wanted.at(location, category, run)
     return False

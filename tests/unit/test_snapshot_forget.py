@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from infra.erasing import find_traces, forget
@@ -145,6 +146,22 @@ def test_a_person_who_failed_before_they_had_a_name_is_found(made: Installation)
     assert holding(made, "Zoë") != []
     forget(made.hub(), PERSON)
     assert holding(made, "Zoë") == []
+
+
+def test_a_run_that_came_to_rest_at_a_customer_goes_too(made: Installation) -> None:
+    made.mapping += 'STREAMS["more"] = msgspec.structs.replace(RULES, source="store", read="customers")\n'
+    work(made, "more", range(1, 3))
+    home = made.hub().home
+    home.objects.put("customers", {"zoe@example.org": {"name": "Zoë"}}, made.clock.now())
+    (run,) = home.runs.recent("shop", "more", 9)
+    home.runs.conclude(msgspec.structs.replace(run, after='["2026-03-01T12:00:00Z","zoe@example.org"]'))
+    made.export("full")
+    assert holding(made, "zoe@example.org") == ["2026-03.csv", "full.zip/data/output/shop/more/2026-03.csv"]
+    assert find_traces(made.hub(), "zoe@example.org")["snapshot files"] == 1
+    forget(made.hub(), "zoe@example.org")
+    made.export("after", "ALL_INCREMENTAL")
+    assert holding(made, "zoe@example.org") == []
+    assert archives(made) == {"after.zip"}
 
 
 def test_nothing_is_erased_while_the_person_is_on_their_way(made: Installation) -> None:
