@@ -70,7 +70,7 @@ def look_into_snapshots(hub: Hub, wanted: Wanted) -> Found:
         with open_blob(folders.blobs, f"{ROOT}{path}") as file:
             try:
                 holds = _holds(path, read(file, _columns(path)), wanted)
-            except ConfigError:
+            except (ConfigError, RecursionError):
                 # Nobody relies on it: the next export writes it anew.
                 holds = True
         if holds:
@@ -80,7 +80,7 @@ def look_into_snapshots(hub: Hub, wanted: Wanted) -> Found:
             with open_blob(folders.blobs, name) as file, opened(file, name) as archive:
                 if any(_holds(path, archive.rows(path, _columns(path)), wanted) for path in archive.files):
                     found.archives.append(name)
-        except (ConfigError, FileNotFoundError):
+        except (ConfigError, FileNotFoundError, RecursionError):
             found.notes.append(f"{name} in the snapshot folders cannot be read: delete it if it may hold this person")
     return found
 

@@ -12,6 +12,7 @@ import pytest
 
 from infra import snapshots
 from infra.cli_groups import source_of
+from infra.erasing import forget
 from infra.snapshots import packing
 from shared.errors import ConfigError, WaybillError
 from shared.ports import lease_name
@@ -103,6 +104,18 @@ def test_what_is_nested_without_end_is_refused(
             call(here.hub(), archive)
     assert books_of(here.hub().home) == {}
     here.restore(made.archive("full"))
+
+
+def test_what_is_nested_without_end_keeps_nobody_from_being_forgotten(made: Installation) -> None:
+    deep = listed(in_a_failure(nested(3000))(unpacked(made.archive("full"))))
+    inbox = made.snapshots / "inbox"
+    inbox.mkdir()
+    (inbox / "deep.zip").write_bytes(zipped(deep))
+    kept = made.snapshots / "data" / "snapshots" / POV
+    kept.write_bytes(deep[POV])
+    (note,) = forget(made.hub(), "K77")["notes"]
+    assert note.startswith("inbox/deep.zip in the snapshot folders cannot be read")
+    assert not kept.exists()
 
 
 def test_an_option_whose_name_is_a_long_number_is_kept_as_it_is(
