@@ -46,6 +46,8 @@ AGAIN: Final = "what to do: ask for it again, which finishes what was begun"
 OUTBOX: Final = "outbox/"
 RENEW_SECONDS: Final = 15.0
 LOG_LINES: Final = 5_000
+ENDED_SECONDS: Final = 0.05
+ENDED_TRIES: Final = 100
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -97,7 +99,7 @@ class Jobs:
         carries_processes = asked.action == "IMPORT" and asked.type != "SETUP"
         job = Job(OF_AN_IMPORT if carries_processes else str(number), number, asked, executed_by, now, scheduled)
         try:
-            lease = self._hub.home.leases.take(asked.lease)
+            lease = self._take(asked)
         except Leased as error:
             earlier = self.get(job.id)
             if earlier is not None and earlier.is_of_the_call(job) and earlier.status in (RUNNING, SUCCESS):
@@ -117,6 +119,19 @@ class Jobs:
         finally:
             if work is None:
                 self._hub.home.leases.release(lease)
+
+    def _take(self, asked: Asked) -> Lease:
+        """The lease of the action. Where its job has ended it is about to be free: whoever saw that may ask for the
+        next one at once. Raises Leased."""
+        for _ in range(ENDED_TRIES):
+            try:
+                return self._hub.home.leases.take(asked.lease)
+            except Leased:
+                current = self._read(self._current(asked.action))
+                if current is None or current.status == RUNNING:
+                    raise
+                self._hub.clock.sleep(ENDED_SECONDS)
+        return self._hub.home.leases.take(asked.lease)
 
     def get(self, job_id: str) -> Job | None:
         """How a job stands. One whose process died has failed."""

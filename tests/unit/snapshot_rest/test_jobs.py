@@ -13,9 +13,10 @@ import pytest
 from functions_framework import create_app
 
 from infra.wiring import ROOT, Hub
-from shared.errors import ConfigError, StoreUnavailable
+from shared.errors import ConfigError, Leased, StoreUnavailable
 from shared.ports import Lease
 from tests.acceptance.google.tokens import AUDIENCE, CALLER, Signer, certificates
+from tests.contract.suite import eventually
 from tests.unit.snapshot_rest.conftest import EXPORT, IMPORT, PATH, Caller, Script
 
 SCHEDULED = {"X-CloudScheduler-ScheduleTime": "2026-11-22T03:00:00Z"}
@@ -34,6 +35,38 @@ def test_one_export_at_a_time_and_one_import_beside_it(caller: Caller, script: S
     script.go_on.set()
     assert caller.ended(job)["status"] == caller.ended("0")["status"] == 0
     assert caller.post({**EXPORT, "fileName": "other"}).status_code == 200
+
+
+def test_whoever_sees_the_end_of_a_job_may_ask_for_the_next_one(
+    caller: Caller, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease is given back last, so that nobody who polls takes it for dead."""
+    leases = type(caller.hub.home.leases)
+    take, release = leases.take, leases.release
+    refused = threading.Event()
+
+    def taking(self: Any, name: str) -> Lease:
+        try:
+            return take(self, name)
+        except Leased:
+            refused.set()
+            raise
+
+    def releasing(self: Any, lease: Lease) -> None:
+        if lease.name == "snapshots.job.export":
+            assert refused.wait(60)
+        release(self, lease)
+
+    monkeypatch.setattr(leases, "take", taking)
+    monkeypatch.setattr(leases, "release", releasing)
+    script.go_on.clear()
+    first = caller.post().json["jobId"]
+    assert script.begun.wait(60)
+    assert caller.post().status_code == 409
+    refused.clear()
+    script.go_on.set()
+    eventually(lambda: caller.poll(first).json["status"] == 0, "its end")
+    assert caller.post({**EXPORT, "fileName": "next"}).status_code == 200
 
 
 def test_an_import_is_job_0_where_it_brings_the_process_tables(caller: Caller) -> None:
