@@ -8,6 +8,7 @@ from typing import get_args
 import click
 
 from infra.command import EXIT, Group, Session, command, confirmed, emit
+from infra.environment import path_of
 from shared.snapshot import SnapshotType
 
 
@@ -67,13 +68,9 @@ def source_of(file: str) -> str | Path:
     """A name in the snapshot folders, or a file of this machine."""
     if file.startswith(("inbox/", "outbox/")):
         return file
-    path = Path(file)
+    path = path_of(file)
     try:
-        path = path.expanduser()
         return path if path.exists() else file
-    except RuntimeError:
-        # A home of nobody.
-        return file
     except OSError:
         # What is wrong with it is said when it is opened.
         return path

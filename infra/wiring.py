@@ -68,7 +68,7 @@ class Hub:
     def overlay(self) -> Path | None:
         """The file that is merged over the integrations, where there is one."""
         named = self.environ.get("WAYBILL_OVERLAY", "").strip()
-        return Path(named).expanduser() if named else None
+        return environment.path_of(named) if named else None
 
     def integration(self, name: str) -> config.Integration:
         """Raises ConfigError that lists the known ones."""

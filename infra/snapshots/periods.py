@@ -6,12 +6,12 @@ periods:
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from infra import accepted, yamlfile
 from infra.accepted import Refused
+from infra.environment import path_of
 from infra.mistakes import ConfigMistakes, Mistake, shown
 from infra.wiring import Hub
 from shared.snapshot.periods import Periods, Span, faults
@@ -23,10 +23,7 @@ _KEYS: Final = ("name", "from", "until")
 def periods_of(hub: Hub) -> Periods:
     """UTC months where there is no file. Raises ConfigError with all mistakes of it."""
     named = hub.environ.get(VARIABLE, "").strip()
-    file = Path(named) if named else hub.functions / "snapshots" / "periods.yaml"
-    with suppress(RuntimeError):
-        # A home of nobody is named as it was written.
-        file = file.expanduser()
+    file = path_of(named) if named else hub.functions / "snapshots" / "periods.yaml"
     if not named and not file.is_file():
         return Periods()
     mistakes: list[Mistake] = []

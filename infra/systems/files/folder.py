@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from infra.environment import path_of
 from infra.systems.files.options import WILD, is_hidden, matcher
 from infra.systems.files.reading import GZIP, Changed, File
 from shared.errors import AuthError, GuardTripped, ProtocolError, TransientError
@@ -32,7 +33,7 @@ class Folder:
 
     def __init__(self, path: str, clock: Clock) -> None:
         self._clock = clock
-        self._path = Path(path).expanduser().absolute()
+        self._path = path_of(path).absolute()
         self.location = str(self._path)
         self.is_one_file = False
         self._look()
