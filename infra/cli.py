@@ -191,7 +191,7 @@ def failures(session: Session, name: str, stream: str | None, reveal: bool, **as
 
 
 def query_of(session: Session, name: str, stream: str | None, asked: dict[str, Any]) -> Any:
-    from shared.ports import FailureQuery
+    from shared.books import FailureQuery
 
     integration = session.hub.integration(name)
     if stream is not None and stream not in integration.streams:

@@ -16,11 +16,12 @@ from infra.alerting import TargetWatch
 from infra.log import notice_to
 from infra.report import stream_report
 from infra.wiring import Hub
+from shared.books import Run
 from shared.deliver import Again, Settled, deliver
 from shared.errors import AuthError, ConfigError, Fenced, Leased, MalformedEnvelope, StoreUnavailable, WaybillError
 from shared.fetch import Order, decode_continuation, fetch, go_on
 from shared.launching import decode_summons, refuse_a_part
-from shared.ports import Message, Notice, Run
+from shared.ports import Message, Notice
 from shared.record import Envelope
 from shared.stream import Stream
 

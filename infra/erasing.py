@@ -10,11 +10,11 @@ from infra.quantities import format_duration
 from infra.snapshots.forgetting import Wanted, erase_in_snapshots, look_into_snapshots, undisturbed
 from infra.systems.store.source import SYSTEM as STORE
 from infra.wiring import Hub, monitoring_table
+from shared.books import Failure, Run
 from shared.errors import ConfigError
 from shared.forget import Telling
 from shared.forget_customer import UPLOADS, Keeping, Person, is_at
 from shared.kinds import is_of
-from shared.ports import Failure, Run
 from shared.rules import Rules
 
 

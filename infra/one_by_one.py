@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
+from shared.ends import Change
 from shared.errors import CREDENTIALS, GENERAL, NOT_ASKED, UNREACHABLE, AuthError, ProtocolError, TransientError
 from shared.outcome import Passing
-from shared.ports import Change
 
 REASON_LENGTH: Final = 200
 LEAST_PRIVATE: Final = 2

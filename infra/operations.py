@@ -13,9 +13,10 @@ from infra.entrypoints import Reply, _decode_push, problem
 from infra.quantities import parse_duration
 from infra.queries import cleanup
 from infra.wiring import Hub, monitoring_table
+from shared.books import FailureQuery
 from shared.bury import bury
 from shared.errors import ConfigError, Leased, MalformedEnvelope, WaybillError
-from shared.ports import FailureQuery, Notice
+from shared.ports import Notice
 from shared.record import Envelope
 from shared.replay import replay
 from shared.stream import Stream

@@ -14,11 +14,12 @@ from infra.rates import overdrawn, unlimited
 from infra.report import rules_of, run_report, stamp, state_of, systems_of
 from infra.wiring import Hub
 from shared.accounting import Counts, StreamAudit, audit_stream
+from shared.books import Failure, FailureQuery, Run
 from shared.cleanup import OldRows, clean_up
 from shared.declared.faults import Faults
 from shared.errors import CUSTOMER_MISSING, NUMBERS, ConfigError, WaybillError
 from shared.outcome import OUTCOMES
-from shared.ports import Failure, FailureQuery, Run, lease_name
+from shared.ports import lease_name
 from shared.stream import Stream
 
 MASK = "•••"

@@ -11,7 +11,8 @@ from infra.report import error_of, state_of
 from infra.runner import StreamRun, deliverers, settle_stream
 from infra.wiring import Hub
 from shared.accounting import Counts
-from shared.ports import FailureQuery, Notice
+from shared.books import FailureQuery
+from shared.ports import Notice
 from shared.replay import plan_replay, replay
 from shared.stream import Stream
 

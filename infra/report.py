@@ -7,8 +7,9 @@ from typing import Any
 
 from infra import config
 from shared.accounting import Counts
+from shared.books import Run
 from shared.ledger import ALREADY_THERE
-from shared.ports import Home, Run
+from shared.ports import Home
 
 
 def stamp(instant: datetime | None) -> str | None:

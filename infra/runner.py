@@ -19,9 +19,10 @@ from infra.operations import Operations
 from infra.report import error_of, stream_report
 from infra.wiring import Hub
 from shared.accounting import Counts
+from shared.books import Run
 from shared.errors import AuthError, ConfigError, Leased, StoreUnavailable, TransientError, WaybillError
 from shared.fetch import Order, fetch, note_result, publish_again
-from shared.ports import Notice, Run, continuation_topic, dead_topic, topic_of
+from shared.ports import Notice, continuation_topic, dead_topic, topic_of
 from shared.stream import Stream
 from shared.sweep import conclude_runs, find_lost, send_the_early_again
 

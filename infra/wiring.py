@@ -23,9 +23,10 @@ from infra.clock import SystemClock
 from infra.quantities import Rate
 from infra.systems import Connection
 from shared.deliver import Health
+from shared.ends import Sink, Source
 from shared.errors import ConfigError
 from shared.ledger import NEWEST_WINS
-from shared.ports import Blobs, Home, Sink, Source
+from shared.ports import Blobs, Home
 from shared.rules import Rules
 from shared.stream import Stream
 

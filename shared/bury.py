@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import uuid
 
+from shared.books import Failure, Settlement
 from shared.errors import KILLED_ITS_SINK
 from shared.ledger import failed
 from shared.monitoring import failure_rows, monitored
 from shared.outcome import DOUBTFUL, LETTERS, Outcome, Verdict
-from shared.ports import Failure, Home, Settlement
+from shared.ports import Home
 from shared.record import Envelope
 
 

@@ -14,11 +14,13 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from shared.books import Batch, Failure, FailureQuery
 from shared.confirm import Awaited, Confirmation, looked_at, postponed
+from shared.ends import Sink, confirming
 from shared.errors import ConfigError, MalformedEnvelope, ProtocolError, WaybillError
 from shared.ledger import refused_later
 from shared.outcome import LETTERS, Outcome
-from shared.ports import Batch, Failure, FailureQuery, Home, Notice, Sink, confirming
+from shared.ports import Home, Notice
 from shared.record import Envelope, Record
 from shared.stream import Stream
 

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 
+from shared.books import Window
+from shared.ends import Change, Row, Sink, Source
 from shared.errors import TransientError
 from shared.forget import TOMBSTONE
 from shared.ledger import Cell
 from shared.outcome import Absent, CannotAsk, Passing, Probe
 from shared.plan import judge_row, left_out
-from shared.ports import Change, Home, Row, Sink, Source, Window
+from shared.ports import Home
 from shared.record import Record
 from shared.stream import Stream
 

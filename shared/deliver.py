@@ -26,7 +26,9 @@ from typing import Final
 
 import msgspec
 
+from shared.books import Batch, Closure, Failure, FailureQuery, Settlement
 from shared.confirm import Awaited, accepted, together
+from shared.ends import Change, Sink, by_batch, confirming
 from shared.errors import (
     BAD_IDENTITY,
     KILLED_ITS_SINK,
@@ -52,29 +54,8 @@ from shared.ledger import (
 )
 from shared.monitoring import MonitoringRow, failure_rows, monitored, sent_rows
 from shared.opposite import Beside
-from shared.outcome import (
-    DOUBTFUL,
-    FAILED,
-    LETTERS,
-    Absent,
-    CannotAsk,
-    Found,
-    Outcome,
-    Verdict,
-)
-from shared.ports import (
-    Batch,
-    Change,
-    Closure,
-    Failure,
-    FailureQuery,
-    Home,
-    Notice,
-    Settlement,
-    Sink,
-    by_batch,
-    confirming,
-)
+from shared.outcome import DOUBTFUL, FAILED, LETTERS, Absent, CannotAsk, Found, Outcome, Verdict
+from shared.ports import Home, Notice
 from shared.record import Envelope, Record, content_hash
 from shared.retry import redelivery_wait
 from shared.sending import Item, Sending

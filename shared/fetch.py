@@ -25,33 +25,13 @@ from typing import Final
 
 import msgspec
 
-from shared.errors import (
-    AuthError,
-    GuardTripped,
-    ProtocolError,
-    TransientError,
-    WaybillError,
-)
+from shared.books import Batch, Failure, FailureQuery, Run, StreamState, Window
+from shared.ends import Page, Source
+from shared.errors import AuthError, GuardTripped, ProtocolError, TransientError, WaybillError
 from shared.group import Group, as_message
 from shared.launching import ask_for_the_whole, begin, refuse_a_part
 from shared.outcome import Outcome
-from shared.ports import (
-    Batch,
-    Failure,
-    FailureQuery,
-    Home,
-    Lease,
-    Message,
-    Notice,
-    Page,
-    Run,
-    Source,
-    StreamState,
-    Window,
-    continuation_topic,
-    lease_name,
-    topic_of,
-)
+from shared.ports import Home, Lease, Message, Notice, continuation_topic, lease_name, topic_of
 from shared.rules import Filter
 from shared.stream import Stream
 

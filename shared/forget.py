@@ -15,8 +15,9 @@ from typing import Any, Final
 
 import msgspec
 
+from shared.books import Batch, Failure, FailureQuery
 from shared.deliver import may_have_arrived
-from shared.ports import Batch, Failure, FailureQuery, Home
+from shared.ports import Home
 from shared.record import Envelope, Record
 
 TOMBSTONE: Final = "forgotten:"

@@ -16,11 +16,12 @@ from typing import Any, Final
 
 import msgspec
 
+from shared.books import Failure, FailureQuery, Run
 from shared.errors import RecordError
 from shared.forget import Telling, Told, Tombstones, who_is_meant
 from shared.kinds import CUSTOMERS, is_of
 from shared.objects import text_of
-from shared.ports import Failure, FailureQuery, Home, Run
+from shared.ports import Home
 from shared.record import Record
 from shared.tabular import Parsed
 from shared.tabular.identity import beginning, first_of

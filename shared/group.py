@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
+from shared.books import Batch, Closure, Failure, FailureQuery, Run, RunKind
+from shared.ends import Page, Row
 from shared.errors import BAD_IDENTITY, NO_IDENTITY, TOO_LARGE, UNMAPPABLE, RecordError
 from shared.ledger import NOBODY_WINS, Cell, failed
 from shared.monitoring import failure_rows, monitored
 from shared.outcome import LETTERS, Outcome, Verdict
-from shared.ports import Batch, Closure, Failure, FailureQuery, Message, Page, Row, Run, RunKind, topic_of
+from shared.ports import Message, topic_of
 from shared.record import Record, content_hash, join_envelope, lane_of, version_at
 from shared.stream import MESSAGE_BYTES
 

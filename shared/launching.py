@@ -20,9 +20,10 @@ from typing import Final, Literal
 import msgspec
 
 from shared.accounting import Counts
+from shared.books import Run
 from shared.errors import ConfigError, MalformedEnvelope, StoreUnavailable
 from shared.launches import Launch, launch_id
-from shared.ports import Home, Message, Run, continuation_topic, lease_name
+from shared.ports import Home, Message, continuation_topic, lease_name
 from shared.snapshot.history import TO_FINISH, UNFINISHED
 from shared.stream import Stream
 

@@ -21,7 +21,7 @@ import msgspec
 from shared.errors import RETRIED, SENT
 
 if TYPE_CHECKING:
-    from shared.ports import Batch, Failure, Run
+    from shared.books import Batch, Failure, Run
     from shared.record import Record
 
 COLUMNS: Final = ("dag_name", "timestamp", "type_id", "location", "position", "info")

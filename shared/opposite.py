@@ -23,9 +23,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from shared.books import Batch, Failure, FailureQuery
 from shared.ledger import Cell
 from shared.outcome import Found, Outcome
-from shared.ports import Batch, Failure, FailureQuery, Home
+from shared.ports import Home
 from shared.record import Record, content_hash
 
 if TYPE_CHECKING:

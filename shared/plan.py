@@ -8,11 +8,13 @@ from typing import Any
 import msgspec
 
 from shared.accounting import Counts
+from shared.books import Window
+from shared.ends import Change, Row, Sink, Source
 from shared.errors import RecordError, TransientError
 from shared.fetch import CLOCK_TOLERANCE, TICK, come_to
 from shared.ledger import judge_appended, judge_content, judge_once, judge_version, undone_since
 from shared.outcome import CannotAsk, Found, Outcome, Probe
-from shared.ports import Change, Home, Row, Sink, Source, Window
+from shared.ports import Home
 from shared.record import Record, content_hash
 from shared.rules import Filter
 from shared.stream import Stream

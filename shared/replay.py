@@ -7,21 +7,14 @@ from itertools import groupby
 
 import msgspec
 
+from shared.books import Closure, Failure, FailureQuery, Run
+from shared.ends import Source
 from shared.errors import ConfigError, RecordError
 from shared.fetch import Fetcher, new_run_id
 from shared.group import Group, unforeseen
 from shared.monitoring import monitored, retried_row
 from shared.outcome import Outcome
-from shared.ports import (
-    Closure,
-    Failure,
-    FailureQuery,
-    Home,
-    Notice,
-    Run,
-    Source,
-    lease_name,
-)
+from shared.ports import Home, Notice, lease_name
 from shared.record import Record
 from shared.stream import Stream
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from shared.ends import Row
 from shared.outcome import Outcome
-from shared.ports import Row
 from shared.record import Operation
 
 Filter = tuple[str, Callable[[dict[str, Any]], bool]]

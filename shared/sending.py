@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from shared.ends import Change
 from shared.errors import IN_DOUBT, NO_VERDICT, NOT_ASKED, TOO_EARLY, AuthError, TransientError, WaybillError
 from shared.outcome import (
     DOUBTFUL,
@@ -25,7 +26,6 @@ from shared.outcome import (
     Verdict,
     unknown,
 )
-from shared.ports import Change
 from shared.record import Record
 
 if TYPE_CHECKING:

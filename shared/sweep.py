@@ -10,13 +10,15 @@ from typing import Final
 
 import msgspec
 
+from shared.books import Batch, FailureQuery, Run
 from shared.confirm import LAST_LOOK
 from shared.confirming import ask_targets
+from shared.ends import Sink
 from shared.errors import TOO_EARLY, Leased
 from shared.fetch import publish_again
 from shared.launching import summon_the_idle
 from shared.outcome import Outcome
-from shared.ports import Batch, FailureQuery, Home, Notice, Run, Sink, topic_of
+from shared.ports import Home, Notice, topic_of
 from shared.replay import replay
 from shared.stream import Stream
 

@@ -15,9 +15,10 @@ import msgspec
 
 from infra.data_sync.syncs import Sync
 from infra.systems.exports import Style
+from shared.books import Batch, Failure, FailureQuery
 from shared.launches import Launch
 from shared.outcome import FAILED, OUTCOMES
-from shared.ports import Batch, Failure, FailureQuery, Home
+from shared.ports import Home
 from shared.record import Envelope
 
 COLUMNS: Final = ("line", "key", "outcome", "number", "reason", "field")

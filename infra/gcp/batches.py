@@ -24,9 +24,10 @@ from infra.gcp.ledger import GoogleLedger
 from infra.gcp.monitoring import publish_or_tell
 from infra.gcp.names import both, document_id
 from infra.gcp.store import COMMIT_BYTES, Document, Path, Query, Store, Write, instant
+from shared.books import Batch, Closure, Failure, Settlement
 from shared.errors import Fenced, Leased, StoreUnavailable
 from shared.monitoring import failure_rows, monitored
-from shared.ports import Batch, Bus, Clock, Closure, Failure, Settlement
+from shared.ports import Bus, Clock
 
 TIME_TO_LIVE: Final = timedelta(seconds=60)
 PUBLISHED_AT_ONCE: Final = 300

@@ -12,9 +12,9 @@ from typing import Final, Protocol
 
 import msgspec
 
+from shared.books import Batch, Closure, Failure, Settlement
 from shared.confirm import Awaited
 from shared.ledger import Cell
-from shared.ports import Batch, Closure, Failure, Settlement
 
 CELL_BYTES: Final = 700
 """What a cell takes in a commit besides its texts: field names, the path of its document."""

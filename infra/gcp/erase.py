@@ -24,6 +24,7 @@ from infra.gcp.ledger import cell_path, put_cells
 from infra.gcp.names import document_id
 from infra.gcp.store import Query, Write, instant
 from infra.report import stamp
+from shared.books import Batch, Failure, FailureQuery
 from shared.errors import Leased, StoreUnavailable
 from shared.forget import (
     Telling,
@@ -39,7 +40,6 @@ from shared.forget import (
 )
 from shared.forget_customer import Counting, Keeping, Person, Where, erase_places, failures_in, look_up, runs_at
 from shared.forget_files import erase_files, look_into_files
-from shared.ports import Batch, Failure, FailureQuery
 
 Streams = Iterable[Where]
 CELLS_AT_ONCE: Final = 300

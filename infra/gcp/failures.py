@@ -15,8 +15,9 @@ import msgspec
 from infra.gcp.errors import Conflict
 from infra.gcp.names import both, document_id, key_id
 from infra.gcp.store import COMMIT_BYTES, Document, Path, Query, Store, Where, Write, instant
+from shared.books import Closure, Failure, FailureQuery, failed_again
 from shared.outcome import LETTERS
-from shared.ports import Blobs, Closure, Failure, FailureQuery, failed_again
+from shared.ports import Blobs
 
 INLINE_BYTES: Final = 700_000
 """Data that is larger goes into a blob: a document takes a mebibyte, keys and reason included."""

@@ -31,12 +31,13 @@ from infra.gcp.objects import objects_of, put_kinds, put_objects, read_object
 from infra.gcp.runs import read_run, read_state, write_run, write_state
 from infra.gcp.standstill import take_all
 from infra.gcp.store import COMMIT_BYTES, Document, Path, Query, Store, Write, instant
+from shared.books import Batch, Failure, Run, StreamState
 from shared.confirm import Awaited
 from shared.errors import Fenced, Leased, StoreUnavailable
 from shared.launches import Launch
 from shared.ledger import Cell
 from shared.objects import Object
-from shared.ports import Batch, Blobs, Clock, Failure, Run, StreamState
+from shared.ports import Blobs, Clock
 from shared.snapshot.history import OVERTAKEN, Entry, Head, KindOfObject, Placed, Told, Unfinished
 
 WRITES_AT_ONCE: Final = 400

@@ -15,10 +15,11 @@ from infra.gcp.ledger import GoogleLedger, stream_path
 from infra.gcp.monitoring import publish_rows
 from infra.gcp.names import both, document_id
 from infra.gcp.store import COMMIT_BYTES, Document, Path, Query, Store, Write
+from shared.books import Batch, Closure, Failure, Run, StreamState
 from shared.errors import StoreUnavailable
 from shared.ledger import Cell
 from shared.monitoring import Monitored
-from shared.ports import Batch, Bus, Closure, Failure, Lease, Run, StreamState
+from shared.ports import Bus, Lease
 
 _decode = msgspec.json.Decoder(Run).decode
 _decode_state = msgspec.json.Decoder(StreamState).decode

@@ -18,11 +18,11 @@ from infra.local.monitoring import insert_rows
 from infra.local.owners import Owners
 from infra.local.schema import instant, micros
 from shared.accounting import Counts, Entries
+from shared.books import Batch, Closure, Failure, Run, Settlement
 from shared.errors import Fenced, Leased, StoreUnavailable
 from shared.ledger import refused_later
 from shared.monitoring import failure_rows, monitored
 from shared.outcome import LETTERS
-from shared.ports import Batch, Closure, Failure, Run, Settlement
 
 FIELDS = (
     "id, run, integration, stream, kind, lane, state, published_at, attempt, attempts, committed_at, touched_at, "

@@ -24,6 +24,7 @@ from infra.local.database import Database
 from infra.local.home import EmbeddedHome
 from infra.local.monitoring import MeantIn, count_rows, erase_rows
 from infra.report import stamp
+from shared.books import Batch, Failure
 from shared.errors import Leased, MalformedEnvelope
 from shared.forget import (
     Meant,
@@ -40,7 +41,6 @@ from shared.forget import (
 )
 from shared.forget_customer import Counting, Keeping, Person, Where, erase_places, failures_in, look_up, runs_at
 from shared.forget_files import erase_files, look_into_files
-from shared.ports import Batch, Failure
 from shared.record import Envelope
 
 _ELSEWHERE = "integration || '/' || stream NOT IN (SELECT value FROM json_each(?))"

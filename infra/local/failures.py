@@ -11,7 +11,7 @@ import msgspec
 
 from infra.local.database import Database
 from infra.local.schema import micros
-from shared.ports import Closure, Failure, FailureQuery, failed_again
+from shared.books import Closure, Failure, FailureQuery, failed_again
 
 _decode = msgspec.json.Decoder(Failure).decode
 _PAGE = 500

@@ -21,12 +21,13 @@ from infra.local.ledger import LocalLedger
 from infra.local.objects import object_of
 from infra.local.runs import put_run
 from infra.local.schema import instant, micros
+from shared.books import Batch, Failure, Run, StreamState
 from shared.confirm import Awaited
 from shared.errors import Fenced
 from shared.launches import Launch
 from shared.ledger import Cell
 from shared.objects import Object
-from shared.ports import Batch, Clock, Failure, Run, StreamState
+from shared.ports import Clock
 from shared.snapshot.history import OVERTAKEN, Entry, Head, KindOfObject, Placed, Stored, Told, Unfinished
 
 AT_ONCE: Final = 500

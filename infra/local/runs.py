@@ -13,9 +13,10 @@ from infra.local.failures import close_failures, upsert_failures
 from infra.local.leases import check_lease
 from infra.local.ledger import LocalLedger
 from infra.local.monitoring import insert_rows
+from shared.books import Batch, Closure, Failure, Run, StreamState
 from shared.ledger import Cell
 from shared.monitoring import Monitored
-from shared.ports import Batch, Closure, Failure, Lease, Run, StreamState
+from shared.ports import Lease
 
 _decode = msgspec.json.Decoder(Run).decode
 _decode_state = msgspec.json.Decoder(StreamState).decode

@@ -25,16 +25,7 @@ from infra.config import HOLD_BACK
 from infra.report import stamp
 from infra.snapshots.archive import REMOVED_COLUMNS, WATCHED_ROWS
 from infra.snapshots.based import is_needed
-from infra.snapshots.folders import (
-    OUTPUT,
-    REMOVED,
-    SETUP,
-    Folders,
-    Intended,
-    archive_name,
-    objects_path,
-    output_path,
-)
+from infra.snapshots.folders import OUTPUT, REMOVED, SETUP, Folders, Intended, archive_name, objects_path, output_path
 from infra.snapshots.kept import Kept, held
 from infra.snapshots.packing import pack, report
 from infra.snapshots.periods import periods_of
@@ -42,8 +33,8 @@ from infra.snapshots.povs import StreamPovs
 from infra.snapshots.setup import tables
 from infra.snapshots.spool import spool
 from infra.wiring import Hub
+from shared.books import StreamState
 from shared.errors import ConfigError
-from shared.ports import StreamState
 from shared.snapshot import SnapshotType
 from shared.snapshot.history import EXPORT, IMPORT, Past
 from shared.snapshot.params import FORMAT, CarriedFile, Pov, PovName, SnapshotParams, StreamMark

@@ -20,8 +20,8 @@ from infra.snapshots.importing import finish_what_was_left
 from infra.snapshots.kept import held
 from infra.snapshots.zipping import open_blob
 from infra.wiring import Hub
+from shared.books import Batch, Failure, Run
 from shared.errors import ConfigError
-from shared.ports import Batch, Failure, Run
 from shared.snapshot.history import EXPORT, IMPORT, Stored
 from shared.snapshot.rows import COLUMNS, OBJECT_COLUMNS, Row, objects_in, pov_row, read, thing_of
 

@@ -15,10 +15,11 @@ from typing import Final, TypeVar
 import msgspec
 
 from infra.snapshots.spool import Spool
+from shared.books import Batch, Failure, Run, StreamState
 from shared.confirm import Awaited
 from shared.launches import EPOCH, Launch, LaunchState
 from shared.outcome import FAILED, LETTERS, Outcome
-from shared.ports import Batch, Blobs, Failure, Run, StreamState
+from shared.ports import Blobs
 from shared.snapshot.history import Past, Told
 from shared.snapshot.on_its_way import OnItsWay
 from shared.snapshot.periods import Periods

@@ -18,10 +18,11 @@ from infra.snapshots.overlay import differences, overlay_of, read_set_up
 from infra.snapshots.sources import drop_files_of_nobody
 from infra.snapshots.spool import spool
 from infra.wiring import Hub
+from shared.books import Batch, Failure, Run, StreamState
 from shared.confirm import Awaited
 from shared.launches import Launch
 from shared.ledger import Cell
-from shared.ports import Batch, Failure, Run, StreamState, lease_name
+from shared.ports import lease_name
 from shared.snapshot.history import Placed
 from shared.snapshot.on_its_way import PENDING
 from shared.snapshot.params import Pov

@@ -26,6 +26,7 @@ from infra.http import InDoubtError
 from infra.narrowing import Refusal, narrowed, refused
 from infra.quantities import Rate
 from infra.systems import Connection, one_of
+from shared.ends import Change
 from shared.errors import (
     GENERAL,
     MALFORMED,
@@ -40,7 +41,6 @@ from shared.errors import (
     ProtocolError,
 )
 from shared.outcome import Answer, CannotAsk, InDoubt, Outcome, Passing, Probe, Verdict, delivered
-from shared.ports import Change
 
 SCOPE: Final = "https://www.googleapis.com/auth/ddmconversions"
 VERSION: Final = "v5"

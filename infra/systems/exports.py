@@ -21,10 +21,11 @@ from typing import Any, Final
 import msgspec
 
 from infra.systems import Connection
+from shared.ends import Change
 from shared.errors import ConfigError, StoreUnavailable, TransientError
 from shared.launches import Launch
 from shared.outcome import LETTERS, Absent, Answer, CannotAsk, Outcome, Probe, delivered
-from shared.ports import Change, Home
+from shared.ports import Home
 
 BULK: Final = 1000
 """As many as a batch can have."""

@@ -25,8 +25,8 @@ from infra.gcp.errors import translate
 from infra.systems import Connection
 from infra.systems.files.options import WILD, formats_of, is_hidden, kind_by_name, matcher, path_of
 from infra.systems.files.reading import Changed, File, Tables
+from shared.books import Window
 from shared.errors import AuthError, ConfigError, ProtocolError, StoreUnavailable, TransientError
-from shared.ports import Window
 
 if TYPE_CHECKING:
     from google.cloud.storage import Blob, Client

@@ -12,10 +12,11 @@ from typing import Final
 
 from infra.systems import Connection
 from infra.systems.files.reading import GZIP, Changed, File, Tables
+from shared.books import Window
 from shared.errors import ConfigError, StoreUnavailable, TransientError
 from shared.launches import Launch, launch_id
 from shared.pieces import Pieces
-from shared.ports import Home, Window
+from shared.ports import Home
 from shared.tabular import Format, Refused
 
 THE_FILE: Final = "the file"

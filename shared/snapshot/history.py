@@ -9,11 +9,11 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
+from shared.books import Batch, BatchState, Failure, Run, StreamState
 from shared.confirm import Awaited
 from shared.launches import Launch
 from shared.ledger import Cell
 from shared.objects import Object
-from shared.ports import Batch, BatchState, Failure, Run, StreamState
 
 LEASES: Final = "snapshots."
 """How the leases of those who work on snapshots begin, which are taken whatever was left in the middle."""

@@ -13,11 +13,12 @@ from typing import Final
 
 import msgspec
 
+from shared.books import Batch, Failure, Run, StreamState, failed_again
 from shared.errors import IN_DOUBT, MalformedEnvelope
 from shared.fetch import TICK
 from shared.ledger import Cell
 from shared.outcome import DOUBTFUL, LETTERS, Outcome, Verdict
-from shared.ports import Batch, Blobs, Failure, Run, StreamState, failed_again
+from shared.ports import Blobs
 from shared.record import Envelope, Record
 from shared.snapshot.history import Head, Past
 

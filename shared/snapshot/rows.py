@@ -17,13 +17,13 @@ from typing import BinaryIO, Final, NamedTuple
 
 import msgspec
 
+from shared.books import Batch, Failure, Run
 from shared.confirm import Awaited
 from shared.errors import NUMBERS, ConfigError
 from shared.launches import EPOCH, Launch
 from shared.ledger import Cell
 from shared.objects import Object
 from shared.outcome import FAILED, LETTERS, Outcome
-from shared.ports import Batch, Failure, Run
 from shared.snapshot.history import KindOfObject, Stored
 
 COLUMNS: Final = ("row", "id", "process_id", "at", "document")

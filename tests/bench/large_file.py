@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 from infra.clock import SystemClock
 from infra.systems import Connection
 from infra.systems.files import open_source
-from shared.ports import Window
+from shared.books import Window
 from shared.retry import RetryPolicy
 from tests.bench.measure import ROOT, Ends, Job, Used, watched
 

@@ -21,9 +21,10 @@ from typing import Any, Final, NamedTuple
 from infra import snapshots
 from infra.local.home import EmbeddedHome
 from infra.wiring import Hub
+from shared.books import Batch, Failure, Run, StreamState, Window
 from shared.ledger import Cell
 from shared.outcome import Outcome, Verdict
-from shared.ports import Batch, Failure, Lease, Run, StreamState, Window, lease_name
+from shared.ports import Lease, lease_name
 from shared.record import Record, content_hash, version_at
 from tests.bench.measure import ROOT, Used, watched
 

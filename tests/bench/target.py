@@ -16,9 +16,9 @@ from infra.http import Answer as HttpAnswer
 from infra.http import InDoubtError
 from infra.pace import Pace
 from infra.systems import Connection, one_of
+from shared.ends import Change
 from shared.errors import CREDENTIALS, REFUSED, UNDOCUMENTED_ANSWER, AuthError, ProtocolError, TransientError
 from shared.outcome import Answer, CannotAsk, InDoubt, Passing, Probe, delivered, rejected, unknown
-from shared.ports import Change
 from tests.bench.contact import POST
 
 CONNECTIONS: Final = {"single": 128, "batch": 16}

@@ -9,22 +9,12 @@ from typing import Any
 
 import msgspec
 
+from shared.books import Batch, FailureQuery, Settlement
 from shared.errors import Fenced, Leased
 from shared.outcome import Outcome
-from shared.ports import Batch, FailureQuery, Settlement
 from tests.contract import make
 from tests.contract.make import CUSTOMERS, SHOP
-from tests.contract.suite import (
-    Around,
-    answering,
-    at_once,
-    breaks,
-    contract,
-    errors_of,
-    refused,
-    swallowing,
-    without,
-)
+from tests.contract.suite import Around, answering, at_once, breaks, contract, errors_of, refused, swallowing, without
 from tests.contract.world import START, World
 
 Begun = tuple[Batch | None, str]

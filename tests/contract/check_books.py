@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from shared.accounting import Counts, Entries
+from shared.books import Settlement
 from shared.outcome import Outcome
-from shared.ports import Settlement
 from tests.contract import make
 from tests.contract.make import CUSTOMERS, SHOP
 from tests.contract.suite import Around, answering, breaks, contract, eventually

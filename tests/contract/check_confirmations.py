@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
+from shared.books import Settlement
 from shared.confirm import Awaited
-from shared.ports import Home, Settlement
+from shared.ports import Home
 from tests.contract import make
 from tests.contract.make import CUSTOMERS, SHOP
 from tests.contract.suite import Around, answering, at_once, breaks, contract, errors_of, without

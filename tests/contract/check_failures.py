@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
+from shared.books import Failure, FailureQuery, Run
 from shared.outcome import Outcome
-from shared.ports import Failure, FailureQuery, Home, Lease, Run
+from shared.ports import Home, Lease
 from tests.contract import make
 from tests.contract.make import CUSTOMERS, SHOP
 from tests.contract.suite import Around, answering, at_once, breaks, contract, errors_of

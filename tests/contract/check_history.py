@@ -8,12 +8,13 @@ from datetime import timedelta
 from itertools import chain
 from typing import Any
 
+from shared.books import Failure, FailureQuery, Run, StreamState
 from shared.confirm import Awaited
 from shared.errors import Fenced, Leased, StoreUnavailable
 from shared.launches import Launch
 from shared.objects import Object
 from shared.outcome import Outcome
-from shared.ports import Failure, FailureQuery, Home, Lease, Run, StreamState
+from shared.ports import Home, Lease
 from shared.snapshot.history import EXPORT, IMPORT, LEASES, Head, KindOfObject, Placed, Stored
 from tests.contract import make
 from tests.contract.homes import Trait

@@ -12,8 +12,9 @@ import msgspec
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
+from shared.books import Batch, Run, Settlement
 from shared.ledger import Cell
-from shared.ports import Batch, Home, Lease, Run, Settlement
+from shared.ports import Home, Lease
 from tests.contract import make
 from tests.contract.make import CUSTOMERS, LEASE, SHOP
 from tests.contract.suite import Around, answering, at_once, breaks, contract, errors_of

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
+from shared.books import Batch, Failure, Run, Settlement
 from shared.errors import Fenced
 from shared.monitoring import COLUMNS, Monitored, MonitoringRow, failure_rows
-from shared.ports import Batch, Failure, Lease, Run, Settlement
+from shared.ports import Lease
 from tests.contract import make
 from tests.contract.homes import DATASET, MONITORED, Trait
 from tests.contract.make import LEASE, SHOP

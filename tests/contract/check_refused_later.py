@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 
 from shared.accounting import audit_stream
+from shared.books import Batch, Failure, FailureQuery, Settlement
 from shared.ledger import TAKEN_BACK, Cell
 from shared.outcome import Outcome
-from shared.ports import Batch, Failure, FailureQuery, Home, Settlement
+from shared.ports import Home
 from tests.contract import make
 from tests.contract.make import CUSTOMERS, SHOP
 from tests.contract.suite import Around, answering, at_once, breaks, contract, refused, without

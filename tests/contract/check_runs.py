@@ -9,10 +9,11 @@ from typing import Any
 
 import msgspec
 
+from shared.books import Batch, Closure, Failure, FailureQuery, Run, StreamState, Window
 from shared.errors import Fenced
 from shared.ledger import Cell
 from shared.outcome import Outcome
-from shared.ports import Batch, Closure, Failure, FailureQuery, Lease, Run, StreamState, Window
+from shared.ports import Lease
 from shared.snapshot.history import Placed
 from tests.contract import make
 from tests.contract.make import CUSTOMERS, LEASE, SHOP

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from shared.books import FailureQuery, StreamState
 from shared.errors import StoreUnavailable
 from shared.launches import Launch
-from shared.ports import FailureQuery, Home, Lease, Message, StreamState
+from shared.ports import Home, Lease, Message
 from shared.tokens import made_of
 from tests.contract import make
 from tests.contract.homes import DATASET, MONITORED

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from shared.books import Batch, Closure, Failure, Run, RunKind, Settlement
 from shared.confirm import Awaited
 from shared.ledger import Cell
 from shared.outcome import Outcome
-from shared.ports import Batch, Closure, Failure, Home, Run, RunKind, Settlement, lease_name
+from shared.ports import Home, lease_name
 from shared.record import failure_id
 from shared.snapshot.history import Placed
 from tests.contract.world import START

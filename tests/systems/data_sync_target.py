@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from infra.environment import SystemSettings
 from infra.systems import Connection
+from shared.ends import Change
 from shared.errors import REFUSED
 from shared.outcome import Answer, CannotAsk, Probe, delivered, rejected
-from shared.ports import Change
 
 
 def settings(environ: Mapping[str, str]) -> SystemSettings:

@@ -12,8 +12,8 @@ from infra.quantities import Rate
 from infra.systems import Connection
 from infra.systems.ga4 import open_sink
 from infra.systems.ga4.events import Events
+from shared.ends import Change
 from shared.outcome import Answer, Outcome, Verdict
-from shared.ports import Change
 from shared.retry import RetryPolicy
 from tests.loopback import FakeClock, Loopback, Reply, Request, reply
 from tests.sandbox.faults import parse

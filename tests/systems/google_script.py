@@ -11,8 +11,8 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from infra.systems import Connection
+from shared.ends import Change
 from shared.outcome import Answer, Outcome, Verdict
-from shared.ports import Change
 from shared.retry import RetryPolicy
 from tests.loopback import FakeClock, Loopback, Reply, Request, reply
 from tests.sandbox.faults import parse

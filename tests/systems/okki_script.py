@@ -12,7 +12,8 @@ import msgspec
 
 from infra.systems import Connection
 from infra.systems.okki import Companies, Users, open_source
-from shared.ports import Page, Source, Window
+from shared.books import Window
+from shared.ends import Page, Source
 from shared.retry import RetryPolicy
 from tests.loopback import FakeClock, Loopback, Reply, Request, reply
 from tests.sandbox import Sandbox

@@ -11,7 +11,7 @@ import msgspec
 
 from infra.systems import Connection
 from infra.systems.ploomes import Contacts, open_sink
-from shared.ports import Change
+from shared.ends import Change
 from shared.retry import RetryPolicy
 from tests.loopback import FakeClock, Loopback, Reply, Request, reply
 

@@ -18,7 +18,7 @@ from infra.clock import SystemClock
 from infra.log import silent
 from infra.operations import Operations
 from infra.wiring import Hub as Wiring
-from shared.ports import FailureQuery
+from shared.books import FailureQuery
 from tests.acceptance.hub import ROOT, Done, Hub
 from tests.acceptance.servers import Serve
 from tests.loopback import LOST, Loopback, Reply, Request, reply

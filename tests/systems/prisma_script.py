@@ -12,8 +12,9 @@ import msgspec
 
 from infra.systems import Connection
 from infra.systems.prisma import Export, Imports, open_sink, open_source
+from shared.books import Window
+from shared.ends import Change, Page
 from shared.outcome import Answer
-from shared.ports import Change, Page, Window
 from shared.retry import RetryPolicy
 from tests.loopback import FakeClock, Loopback, Reply, Request, reply
 

@@ -11,8 +11,8 @@ import msgspec
 
 from infra.systems import Connection
 from infra.systems.qeasy import Store, open_sink
+from shared.ends import Change
 from shared.outcome import Answer, Outcome, Verdict
-from shared.ports import Change
 from shared.retry import RetryPolicy
 from tests.loopback import FakeClock, Loopback, Reply, Request, reply
 from tests.sandbox import Sandbox

@@ -15,8 +15,9 @@ from infra.local.blobs import LocalBlobs
 from infra.local.home import EmbeddedHome
 from infra.systems import Connection
 from infra.systems.store import Store, Stored, open_sink, open_source
+from shared.books import Window
+from shared.ends import Change, Row
 from shared.objects import MOST
-from shared.ports import Change, Row, Window
 from shared.retry import RetryPolicy
 from tests.unit.fakes import FakeClock
 

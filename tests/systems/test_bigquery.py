@@ -12,6 +12,8 @@ import pytest
 from infra.systems import Connection
 from infra.systems.bigquery import BigQuery, open_source
 from infra.systems.bigquery.values import columns_of, row_of
+from shared.books import Window
+from shared.ends import Page, Row
 from shared.errors import (
     BAD_IDENTITY,
     BAD_VERSION,
@@ -24,7 +26,6 @@ from shared.errors import (
     RecordError,
     TransientError,
 )
-from shared.ports import Page, Row, Window
 from shared.record import version_at
 from shared.retry import RetryPolicy
 from tests.loopback import FakeClock

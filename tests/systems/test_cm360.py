@@ -12,6 +12,7 @@ import pytest
 from infra.google_api import DAY_IS_OVER, QUOTAS
 from infra.quantities import Rate
 from infra.systems.cm360 import open_sink, ordinal_of
+from shared.ends import Change
 from shared.errors import (
     GENERAL,
     MALFORMED,
@@ -27,7 +28,6 @@ from shared.errors import (
     TransientError,
 )
 from shared.outcome import CannotAsk, InDoubt, Outcome, Passing, delivered
-from shared.ports import Change
 from tests.loopback import LOST, reply
 from tests.sandbox.cm360 import PER_DAY, Cm360
 from tests.sandbox.google_system import bad_request

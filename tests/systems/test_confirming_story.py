@@ -15,9 +15,9 @@ from infra.log import silent
 from infra.operations import Operations
 from infra.runner import run_streams
 from infra.wiring import Hub
+from shared.books import FailureQuery
 from shared.errors import FAILED_LATER, REFUSED_LATER
 from shared.fetch import Order
-from shared.ports import FailureQuery
 from tests.sandbox.data_manager import DataManager
 from tests.sandbox.google_ads import GoogleAds
 from tests.sandbox.google_system import GoogleSystem

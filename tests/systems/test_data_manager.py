@@ -10,6 +10,7 @@ import pytest
 
 from infra.narrowing import PATIENCE
 from infra.systems.data_manager import Audience, Events, open_sink
+from shared.ends import Change
 from shared.errors import (
     GENERAL,
     MALFORMED,
@@ -23,7 +24,6 @@ from shared.errors import (
     TransientError,
 )
 from shared.outcome import Answer, CannotAsk, InDoubt, Outcome, Passing, Verdict, delivered
-from shared.ports import Change
 from tests.loopback import LOST, FakeClock, Reply, refused_port, reply
 from tests.sandbox.data_manager import DataManager
 from tests.sandbox.google_system import bad_request

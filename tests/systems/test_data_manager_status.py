@@ -8,9 +8,9 @@ import pytest
 
 from infra.systems.data_manager.status import confirmation
 from shared.confirm import Confirmation
+from shared.ends import Change
 from shared.errors import ConfigError, ProtocolError, TransientError
 from shared.outcome import Outcome
-from shared.ports import Change
 from tests.loopback import reply
 from tests.systems.google_script import Row, outcomes, verdicts
 from tests.systems.test_data_manager import DESTINATION, SETTINGS, account, answering, event, events, member, sink_at

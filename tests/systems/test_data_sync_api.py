@@ -16,9 +16,10 @@ from infra.log import silent
 from infra.operations import Operations
 from infra.serve import Server
 from infra.snapshots.rest import SnapshotApi
+from shared.books import Run
 from shared.errors import StoreUnavailable
 from shared.fetch import new_run_id
-from shared.ports import Run, lease_name
+from shared.ports import lease_name
 from tests.systems.data_sync_desk import NAME, ROOT, SYNCS, Desk, make_hub
 
 AT = datetime(2022, 1, 14, 20, 0, 0, 500_000, UTC)

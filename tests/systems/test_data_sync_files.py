@@ -16,9 +16,9 @@ import pytest
 import shared.group
 from infra.data_sync.download import LOOK_BACK, PIECE, pieces_of
 from infra.systems.exports import part_of
+from shared.books import FailureQuery
 from shared.errors import REFUSED, UNMAPPABLE, StoreUnavailable
 from shared.launches import Launch
-from shared.ports import FailureQuery
 from shared.replay import replay
 from tests.systems.data_sync_desk import NAME, SYNCS, Desk, make_hub
 

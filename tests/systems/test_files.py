@@ -19,8 +19,9 @@ import pytest
 from infra.systems import Connection
 from infra.systems.files import folder, open_source, reading
 from infra.systems.files.options import matcher
+from shared.books import Window
+from shared.ends import Page, Row
 from shared.errors import AuthError, ConfigError, GuardTripped, ProtocolError, TransientError
-from shared.ports import Page, Row, Window
 from shared.record import version_at
 from shared.retry import RetryPolicy
 from shared.tabular import identify

@@ -10,10 +10,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from shared.books import Run
 from shared.cleanup import UNNAMED
 from shared.errors import Leased, StoreUnavailable
 from shared.launches import Launch
-from shared.ports import Run
 from tests.contract import make
 from tests.contract.world import START
 from tests.systems.customer_story import HOMES, NAME, Story, told

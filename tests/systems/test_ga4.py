@@ -11,15 +11,9 @@ from infra.quantities import Rate
 from infra.systems.ga4 import open_sink
 from infra.systems.ga4.events import BULK, COLLECTED, grouped
 from infra.systems.ga4.limits import BODY_BYTES, body_of, divided
-from shared.errors import (
-    NOT_VALID,
-    ONLY_VALIDATED,
-    OUTSIDE_WINDOW,
-    WRONG_EVENT_NAME,
-    ConfigError,
-)
+from shared.ends import Change
+from shared.errors import NOT_VALID, ONLY_VALIDATED, OUTSIDE_WINDOW, WRONG_EVENT_NAME, ConfigError
 from shared.outcome import Outcome, Passing, Verdict, delivered
-from shared.ports import Change
 from tests.loopback import LOST, FakeClock, Reply, reply
 from tests.systems.ga4_script import (
     KEYS,

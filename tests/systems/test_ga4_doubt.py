@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from infra.systems.ga4.events import COLLECTED, PATIENCE, ROUND
+from shared.ends import Change
 from shared.errors import (
     CREDENTIALS,
     GENERAL,
@@ -20,18 +21,8 @@ from shared.errors import (
     AuthError,
 )
 from shared.outcome import Answer, CannotAsk, InDoubt, Outcome, Passing, Verdict, delivered
-from shared.ports import Change
 from tests.loopback import LOST, FakeClock, Reply, Request, refused_port, reply
-from tests.systems.ga4_script import (
-    TAKEN,
-    answer_of,
-    change,
-    changes,
-    connection_to,
-    opened,
-    property_of,
-    scripted,
-)
+from tests.systems.ga4_script import TAKEN, answer_of, change, changes, connection_to, opened, property_of, scripted
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,9 @@ from infra.gcp.clients import NO_BUCKET_METADATA
 from infra.systems import Connection, gcs
 from infra.systems.files.reading import Tables
 from infra.systems.gcs import open_source
+from shared.books import Window
+from shared.ends import Page, Row
 from shared.errors import AuthError, ConfigError, GuardTripped, ProtocolError, TransientError
-from shared.ports import Page, Row, Window
 from shared.retry import RetryPolicy
 from tests.emulators import Emulators
 from tests.loopback import FakeClock, Loopback, Reply, Request, refused_port, reply

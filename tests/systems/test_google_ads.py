@@ -10,6 +10,7 @@ import pytest
 
 from infra.systems.google_ads import open_sink
 from infra.systems.google_ads.calls import LATER, OF_ACCOUNT, OF_ACTION
+from shared.ends import Change
 from shared.errors import (
     CREDENTIALS,
     GENERAL,
@@ -28,7 +29,6 @@ from shared.errors import (
     TransientError,
 )
 from shared.outcome import CannotAsk, InDoubt, Outcome, Passing, Verdict, delivered
-from shared.ports import Change
 from tests.loopback import LOST, Reply, reply
 from tests.sandbox.google_ads import BASIC_PER_DAY, GoogleAds, error_of, failure_of
 from tests.sandbox.google_system import Quota, bad_request

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from shared.confirm import Confirmation
+from shared.ends import Change
 from shared.errors import (
     MALFORMED,
     NOT_HASHED,
@@ -19,7 +20,6 @@ from shared.errors import (
     TransientError,
 )
 from shared.outcome import CannotAsk, InDoubt, Outcome
-from shared.ports import Change
 from tests.loopback import LOST, reply
 from tests.systems.google_script import Row, break_it, failure, hashed, outcomes, upsert, verdicts
 from tests.systems.test_google_ads import account, answering, sink_at

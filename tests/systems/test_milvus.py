@@ -13,6 +13,7 @@ import pytest
 from functions.ploomes_to_milvus.mapping import client, document_of
 from infra.systems import Connection
 from infra.systems.milvus import Clients, open_sink
+from shared.ends import Change
 from shared.errors import (
     CREDENTIALS,
     NOT_ASKED,
@@ -25,7 +26,6 @@ from shared.errors import (
     ConfigError,
 )
 from shared.outcome import Absent, Answer, Found, InDoubt, Outcome, Passing, Verdict, delivered
-from shared.ports import Change
 from shared.retry import RetryPolicy
 from tests.loopback import LOST, FakeClock, Loopback, Reply, Request, refused_port, reply
 from tests.sandbox import Sandbox

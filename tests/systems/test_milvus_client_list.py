@@ -13,8 +13,9 @@ import pytest
 
 from infra.systems import Connection
 from infra.systems.milvus import ClientList, open_source
+from shared.books import Window
+from shared.ends import Page, Row
 from shared.errors import NO_SOURCE_ID, AuthError, ConfigError, GuardTripped, ProtocolError, TransientError
-from shared.ports import Page, Row, Window
 from shared.record import version_at
 from shared.retry import RetryPolicy
 from tests.loopback import FakeClock, Loopback, Reply, Request, reply

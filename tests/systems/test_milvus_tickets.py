@@ -13,6 +13,7 @@ import pytest
 from infra.systems import Connection
 from infra.systems.milvus import Tickets, open_sink
 from infra.systems.milvus.tickets import MOST_PAGES, MOST_TOKENS
+from shared.ends import Change
 from shared.errors import (
     CREDENTIALS,
     CUSTOMER_MISSING,
@@ -25,7 +26,6 @@ from shared.errors import (
     ConfigError,
 )
 from shared.outcome import Absent, Answer, CannotAsk, Found, InDoubt, Outcome, Passing, Probe, Verdict, delivered
-from shared.ports import Change
 from shared.retry import RetryPolicy
 from tests.loopback import LOST, FakeClock, Loopback, Reply, Request, reply
 from tests.sandbox import Sandbox

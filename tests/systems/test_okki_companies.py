@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from shared.ends import Page
 from shared.errors import BAD_VERSION, NO_SOURCE_ID, GuardTripped
-from shared.ports import Page
 from shared.record import version_at
 from tests.systems.okki_script import AGES, WINDOW, Script, okki, scripted, source_of
 

@@ -18,16 +18,9 @@ from hypothesis import strategies as st
 from infra.quantities import Rate
 from infra.systems import Connection
 from infra.systems.ploomes import Ploomes, open_source
-from shared.errors import (
-    BAD_VERSION,
-    NO_SOURCE_ID,
-    AuthError,
-    ConfigError,
-    GuardTripped,
-    ProtocolError,
-    TransientError,
-)
-from shared.ports import Page, Source, Window
+from shared.books import Window
+from shared.ends import Page, Source
+from shared.errors import BAD_VERSION, NO_SOURCE_ID, AuthError, ConfigError, GuardTripped, ProtocolError, TransientError
 from shared.record import version_at
 from shared.retry import RetryPolicy
 from tests.loopback import FakeClock, Loopback, Reply, Request, reply

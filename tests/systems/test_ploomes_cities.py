@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from infra.systems.ploomes import Contacts
+from shared.ends import Change
 from shared.outcome import Found, Passing, delivered
-from shared.ports import Change
 from tests.loopback import Loopback, Reply, Request, reply
 from tests.systems.ploomes_account import CNPJ, CONTENT, found, query_of, sink_at
 

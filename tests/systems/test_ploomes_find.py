@@ -6,11 +6,9 @@ from typing import Any
 
 import pytest
 
-from shared.errors import (
-    NOT_ASKED,
-)
+from shared.ends import Change
+from shared.errors import NOT_ASKED
 from shared.outcome import Absent, Found, Passing
-from shared.ports import Change
 from tests.loopback import Reply, reply
 from tests.systems.ploomes_account import (
     CNPJ,

@@ -20,10 +20,11 @@ from infra.systems import Connection
 from infra.systems.milvus import open_sink as open_milvus
 from infra.systems.ploomes import open_sink as open_ploomes
 from infra.systems.ploomes import open_source as open_ploomes_source
+from shared.books import Window
 from shared.documents import masked
+from shared.ends import Change, Sink
 from shared.errors import AuthError
 from shared.outcome import Absent, Found, InDoubt, Outcome, Passing, Verdict, delivered
-from shared.ports import Change, Sink, Window
 from shared.retry import RetryPolicy
 from tests.loopback import FakeClock
 from tests.sandbox import Sandbox

@@ -9,6 +9,7 @@ import pytest
 
 from infra.systems import Connection
 from infra.systems.ploomes import open_sink
+from shared.ends import Change
 from shared.errors import (
     CREDENTIALS,
     RATE_LIMITED,
@@ -20,7 +21,6 @@ from shared.errors import (
     ConfigError,
 )
 from shared.outcome import Answer, InDoubt, Outcome, Passing, Verdict, delivered
-from shared.ports import Change
 from shared.retry import RetryPolicy
 from tests.loopback import LOST, FakeClock, Reply, refused_port, reply
 from tests.systems.ploomes_account import (

@@ -12,6 +12,7 @@ import pytest
 from infra.systems.prisma import open_sink, open_source
 from infra.systems.prisma.status import CANCELLED, ROWS_REFUSED
 from shared.confirm import Confirmation
+from shared.ends import Change
 from shared.errors import (
     GENERAL,
     RATE_LIMITED,
@@ -25,7 +26,6 @@ from shared.errors import (
     TransientError,
 )
 from shared.outcome import CannotAsk, InDoubt, Outcome, Verdict, delivered
-from shared.ports import Change
 from tests.loopback import LOST, Loopback, Reply, reply
 from tests.systems.prisma_script import (
     FIRST,

@@ -10,8 +10,8 @@ import pytest
 
 from infra.systems.prisma import open_source
 from infra.systems.prisma.source import PAGE_BYTES
+from shared.ends import Page
 from shared.errors import BAD_IDENTITY, NO_IDENTITY, UNMAPPABLE, AuthError, GuardTripped, ProtocolError, TransientError
-from shared.ports import Page
 from shared.tabular import IDENTITY
 from tests.loopback import LOST, FakeClock, Reply, Request, reply
 from tests.systems.prisma_script import (

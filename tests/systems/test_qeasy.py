@@ -10,9 +10,9 @@ import pytest
 
 from infra.systems.qeasy import open_sink
 from infra.systems.qeasy.store import PATIENCE
+from shared.ends import Change
 from shared.errors import GENERAL, REFUSED, UNDOCUMENTED_ANSWER
 from shared.outcome import Absent, CannotAsk, Found, Outcome, Passing, Verdict, delivered
-from shared.ports import Change
 from tests.loopback import FakeClock, Reply, reply
 from tests.systems.qeasy_script import (
     Row,

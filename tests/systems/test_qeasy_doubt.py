@@ -8,9 +8,9 @@ import pytest
 
 from infra.systems import Connection
 from infra.systems.qeasy import Nothing, open_sink
+from shared.ends import Change
 from shared.errors import RATE_LIMITED, AuthError, ConfigError, ProtocolError
 from shared.outcome import Absent, Found, InDoubt, Outcome, Passing, Verdict, delivered
-from shared.ports import Change
 from shared.retry import RetryPolicy
 from tests.loopback import LOST, FakeClock, Reply, refused_port, reply
 from tests.sandbox import Sandbox

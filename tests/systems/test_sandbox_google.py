@@ -13,9 +13,9 @@ import requests
 from infra.environment import SYSTEM_VARIABLES, backend, system_settings
 from infra.systems.bigquery import open_source
 from infra.systems.data_manager import open_sink
+from shared.books import Window
 from shared.errors import ConfigError
 from shared.outcome import Outcome
-from shared.ports import Window
 from tests.sandbox.google_system import GoogleSystem
 from tests.systems import test_sandbox_cm360 as cm360
 from tests.systems import test_sandbox_data_manager as data_manager

@@ -8,12 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import (
-    ConfigError,
-    GuardTripped,
-)
+from shared.books import Window
+from shared.errors import ConfigError, GuardTripped
 from shared.objects import MOST
-from shared.ports import Window
 from shared.tabular import identify
 from tests.systems.store_world import AN_HOUR, HOMES, NOW, World, opened, origins, rows_of
 from tests.unit.fakes import spare_the_disk

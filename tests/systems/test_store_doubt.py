@@ -15,9 +15,9 @@ import pytest
 from infra.local.objects import LocalObjects
 from infra.systems import Connection
 from infra.systems.store import Store, open_sink
+from shared.books import FailureQuery
 from shared.errors import NO_SUCH_CUSTOMER, StoreUnavailable
 from shared.outcome import Outcome
-from shared.ports import FailureQuery
 from shared.replay import replay
 from shared.retry import RetryPolicy
 from shared.rules import Rules

@@ -11,16 +11,10 @@ import pytest
 
 from infra.systems import Connection
 from infra.systems.store import Store, open_sink, open_source
-from shared.errors import (
-    BAD_IDENTITY,
-    NO_SUCH_CUSTOMER,
-    ConfigError,
-    StoreUnavailable,
-    TransientError,
-)
+from shared.ends import Change
+from shared.errors import BAD_IDENTITY, NO_SUCH_CUSTOMER, ConfigError, StoreUnavailable, TransientError
 from shared.kinds import KINDS
 from shared.outcome import Absent, Found, InDoubt, Outcome, Verdict, delivered
-from shared.ports import Change
 from tests.systems.store_world import ANA, HOMES, Content, World, delete, opened, rows_of, upsert
 from tests.unit.fakes import spare_the_disk
 

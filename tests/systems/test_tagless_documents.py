@@ -16,8 +16,8 @@ from functions.tagless_crm.people import Reading
 from infra import config
 from infra.systems import Connection
 from infra.wiring import Hub
+from shared.ends import Change
 from shared.outcome import Outcome
-from shared.ports import Change
 from shared.retry import RetryPolicy
 from shared.tabular import Format, open_table, read
 from tests.sandbox.cm360 import Cm360

@@ -21,7 +21,9 @@ from infra.local.bus import Claimed
 from infra.local.database import Database
 from infra.local.home import EmbeddedHome
 from shared.accounting import StreamAudit, audit_stream
+from shared.books import Batch, Failure, FailureQuery, Run, StreamState, Window
 from shared.deliver import Health, Settled, deliver
+from shared.ends import Change, Page, Row
 from shared.errors import (
     NO_IDENTITY,
     REFUSED,
@@ -33,32 +35,8 @@ from shared.errors import (
     StoreUnavailable,
 )
 from shared.fetch import Order, decode_continuation, fetch, go_on, publish_again
-from shared.outcome import (
-    OUTCOMES,
-    Absent,
-    Answer,
-    CannotAsk,
-    Found,
-    InDoubt,
-    Outcome,
-    Probe,
-    delivered,
-    rejected,
-)
-from shared.ports import (
-    Batch,
-    Change,
-    Failure,
-    FailureQuery,
-    Home,
-    Page,
-    Row,
-    Run,
-    StreamState,
-    Window,
-    continuation_topic,
-    topic_of,
-)
+from shared.outcome import OUTCOMES, Absent, Answer, CannotAsk, Found, InDoubt, Outcome, Probe, delivered, rejected
+from shared.ports import Home, continuation_topic, topic_of
 from shared.record import Envelope, Operation, version_at
 from shared.rules import Rules
 from shared.stream import Stream

@@ -16,9 +16,10 @@ import yaml
 from infra import snapshots
 from infra.clock import SystemClock
 from infra.wiring import Hub
+from shared.books import Failure, Run
 from shared.confirm import Awaited
 from shared.launches import Launch
-from shared.ports import Failure, Home, Run
+from shared.ports import Home
 from shared.snapshot.rows import without_data
 from tests.unit.fakes import Crash, FakeClock, Fuse, Guarded, Shelf, Target, World, make_stream
 

@@ -11,10 +11,11 @@ import msgspec
 import pytest
 
 from infra.local.home import EmbeddedHome
+from shared.books import Run
 from shared.cleanup import UNNAMED, Cleaned, clean_up
 from shared.errors import StoreUnavailable
 from shared.launches import Launch, LaunchState
-from shared.ports import Home, Run
+from shared.ports import Home
 from tests.contract import make
 from tests.contract.make import SHOP
 from tests.contract.world import START, ManualClock

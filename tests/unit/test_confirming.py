@@ -11,9 +11,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from shared.books import FailureQuery
 from shared.cleanup import clean_up
 from shared.confirm import LAST_LOOK, Awaited, Confirmation
 from shared.confirming import MOST_AT_ONCE
+from shared.ends import Change, Sink
 from shared.errors import (
     FAILED_LATER,
     REFUSED,
@@ -26,7 +28,6 @@ from shared.errors import (
 )
 from shared.fetch import Order
 from shared.outcome import Answer, Outcome, Verdict, delivered, rejected
-from shared.ports import Change, FailureQuery, Sink
 from shared.replay import replay
 from shared.stream import Stream
 from shared.sweep import Swept, sweep

@@ -17,12 +17,13 @@ from typing import Any
 import pytest
 
 import shared.group
+from shared.books import FailureQuery, Run
 from shared.deliver import Delivery
 from shared.errors import RATE_LIMITED
 from shared.fetch import Fetcher
 from shared.group import Group, as_message
 from shared.outcome import FAILED, LETTERS, Outcome, Passing
-from shared.ports import FailureQuery, Run, topic_of
+from shared.ports import topic_of
 from shared.replay import replay
 from shared.sending import Sending
 from tests.unit.fakes import IN_MEMORY, Crash, Fuse, Process, Shelf, Step, World, make_stream, spare_the_disk

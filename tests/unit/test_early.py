@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from shared.books import FailureQuery
 from shared.deliver import Settled
 from shared.errors import IN_DOUBT, MALFORMED, TOO_EARLY, UNAVAILABLE
 from shared.group import Group
 from shared.outcome import Outcome, Passing, Verdict
-from shared.ports import FailureQuery, lease_name
+from shared.ports import lease_name
 from shared.replay import replay
 from shared.sweep import EARLY_AGAIN, sweep
 from tests.unit.fakes import RULES, Crash, Fuse, Process, Step, World, make_stream, spare_the_disk

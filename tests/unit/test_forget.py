@@ -15,11 +15,12 @@ from infra.gcp.home import GoogleHome
 from infra.local import erase as embedded
 from infra.local.home import EmbeddedHome
 from shared.accounting import audit_stream
+from shared.books import Batch, Failure, FailureQuery, Run
 from shared.deliver import may_have_arrived
 from shared.errors import CUSTOMER_MISSING, IN_DOUBT, Leased, StoreUnavailable
 from shared.forget import FORGOTTEN, Telling
 from shared.outcome import Outcome
-from shared.ports import Batch, Failure, FailureQuery, Home, Run
+from shared.ports import Home
 from shared.record import Envelope, Record
 from tests.contract import make
 from tests.contract.world import ManualClock

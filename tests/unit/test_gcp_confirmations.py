@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from infra.gcp.store import Write
+from shared.books import Batch, FailureQuery
 from shared.errors import StoreUnavailable
 from shared.outcome import Outcome
-from shared.ports import Batch, FailureQuery, Home
+from shared.ports import Home
 from tests.contract import make
 from tests.emulators import Emulators
 from tests.unit.gcp_homes import Hub, lose_answers, lose_contact

@@ -11,8 +11,8 @@ import pytest
 from infra.gcp.erase import find_traces, forget
 from infra.gcp.home import GoogleHome
 from shared.accounting import audit_stream
+from shared.books import Batch, FailureQuery, StreamState
 from shared.errors import Leased, StoreUnavailable
-from shared.ports import Batch, FailureQuery, StreamState
 from shared.record import Envelope, Record
 from tests.contract import make
 from tests.emulators import Emulators

@@ -11,9 +11,10 @@ import pytest
 
 from infra.gcp.history import WRITES_AT_ONCE
 from infra.gcp.home import GoogleHome
+from shared.books import Failure, FailureQuery
 from shared.errors import Fenced, Leased, StoreUnavailable
 from shared.ledger import Cell
-from shared.ports import Failure, FailureQuery, Lease
+from shared.ports import Lease
 from shared.snapshot.history import Placed
 from tests.contract import make
 from tests.contract.suite import at_once, errors_of
@@ -213,7 +214,7 @@ def test_another_failure_in_between_is_not_taken_for_a_lost_lease(hub: Hub) -> N
 
 
 def make_query() -> Any:
-    from shared.ports import FailureQuery
+    from shared.books import FailureQuery
 
     return FailureQuery(make.SHOP)
 

@@ -14,11 +14,13 @@ import pytest
 
 from infra.gcp.clients import connect_publisher
 from infra.gcp.home import GoogleHome
+from shared.books import FailureQuery, Window
 from shared.deliver import Health, Settled, deliver
+from shared.ends import Change, Page, Row
 from shared.errors import MALFORMED
 from shared.fetch import Order, fetch
 from shared.outcome import Absent, Answer, Probe, delivered
-from shared.ports import Change, FailureQuery, Page, Row, Window, topic_of
+from shared.ports import topic_of
 from shared.record import Envelope, version_at
 from shared.rules import Rules
 from shared.stream import Stream

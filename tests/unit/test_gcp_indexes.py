@@ -13,10 +13,10 @@ import pytest
 from infra.gcp.home import GoogleHome
 from infra.gcp.indexes import COMPOSITE, EXEMPT, FIELDS, TIME_TO_LIVE
 from infra.gcp.store import Query
+from shared.books import Failure, FailureQuery, Run, StreamState
 from shared.confirm import Awaited
 from shared.launches import Launch
 from shared.outcome import Outcome
-from shared.ports import Failure, FailureQuery, Run, StreamState
 from shared.tokens import made_of
 from tests.contract import make
 from tests.contract.world import START

@@ -20,9 +20,10 @@ from infra.gcp.monitoring import GoogleMonitoring
 from infra.gcp.provision import provision
 from infra.gcp.statements import Statements
 from infra.google_auth import VARIABLE
+from shared.books import FailureQuery
 from shared.errors import ConfigError, Fenced, StoreUnavailable
 from shared.monitoring import Monitored, MonitoringRow
-from shared.ports import FailureQuery, monitoring_topic
+from shared.ports import monitoring_topic
 from tests.contract import make
 from tests.contract.google import SCHEMA
 from tests.contract.world import START, ManualClock

@@ -15,10 +15,10 @@ from infra.gcp.cutting import cut
 from infra.gcp.failures import INLINE_BYTES
 from infra.gcp.names import document_id, key_id
 from infra.gcp.store import COMMIT_BYTES, Store, Write
+from shared.books import Batch, Failure, FailureQuery, Settlement
 from shared.confirming import PORTION
 from shared.errors import ConfigError, StoreUnavailable
 from shared.outcome import Outcome
-from shared.ports import Batch, Failure, FailureQuery, Settlement
 from shared.stream import MESSAGE_BYTES
 from tests.contract import make
 from tests.emulators import Emulators

@@ -22,12 +22,13 @@ from infra.local.blobs import LocalBlobs
 from infra.systems import Connection
 from infra.systems.exports import Exports, Style, file_of, part_of
 from infra.systems.uploads import open_source
+from shared.books import FailureQuery
 from shared.deliver import Delivery
 from shared.errors import ConfigError, Leased, MalformedEnvelope
 from shared.fetch import Fetcher, Order, decode_continuation, fetch
 from shared.launches import Launch, launch_id
 from shared.launching import ask, begin, cancel, decode_summons, look, summon, summon_the_idle
-from shared.ports import FailureQuery, lease_name
+from shared.ports import lease_name
 from shared.replay import replay
 from shared.retry import RetryPolicy
 from shared.rules import Rules

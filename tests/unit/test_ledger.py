@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.ends import Page, Row
 from shared.group import Group
 from shared.ledger import (
     FIRST_WINS,
@@ -24,7 +25,6 @@ from shared.ledger import (
     undone_since,
 )
 from shared.outcome import OUTCOMES, Outcome
-from shared.ports import Page, Row
 from shared.record import Operation, Record, version_at
 from tests.unit.fakes import IN_MEMORY, STEADY, Process, World, make_stream, spare_the_disk
 

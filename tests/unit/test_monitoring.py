@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.local.database import Database
+from shared.books import FailureQuery
 from shared.bury import bury
 from shared.cleanup import OldRows, clean_up
 from shared.errors import KILLED_ITS_SINK, NO_IDENTITY, RATE_LIMITED, REFUSED, RETRIED, SENT, UNMAPPABLE, ConfigError
 from shared.fetch import Order
 from shared.monitoring import COLUMNS, INFO_BYTES, Monitored, MonitoringRow, info_of, monitored
 from shared.outcome import Passing, rejected
-from shared.ports import FailureQuery
 from shared.replay import replay
 from shared.tabular import IDENTITY
 from tests.unit.fakes import IN_MEMORY, START, STEADY, FakeSource, Process, Step, World, make_stream, spare_the_disk

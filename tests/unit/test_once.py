@@ -11,11 +11,11 @@ import msgspec
 import pytest
 
 import shared.deliver
+from shared.books import FailureQuery
 from shared.deliver import Delivery
 from shared.errors import CUSTOMER_MISSING, REFUSED, TransientError
 from shared.fetch import Fetcher, Order
 from shared.outcome import FAILED, Found, Outcome, Passing, rejected
-from shared.ports import FailureQuery
 from shared.record import Envelope
 from shared.replay import replay
 from shared.rules import Filter

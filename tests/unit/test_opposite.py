@@ -23,7 +23,9 @@ from hypothesis import given, settings
 import shared.opposite
 from infra.local.home import EmbeddedHome
 from shared.accounting import audit_stream
+from shared.books import FailureQuery, Window
 from shared.deliver import Delivery, Health, Settled, deliver
+from shared.ends import Change, Page, Row
 from shared.errors import REFUSED, UNREACHABLE, RecordError, TransientError
 from shared.fetch import Order, fetch, publish_again
 from shared.opposite import Beside
@@ -40,7 +42,7 @@ from shared.outcome import (
     delivered,
     rejected,
 )
-from shared.ports import Change, FailureQuery, Page, Row, Window, topic_of
+from shared.ports import topic_of
 from shared.record import Envelope, version_at
 from shared.replay import replay
 from shared.rules import Rules

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.books import FailureQuery, Run
 from shared.errors import BAD_VERSION, NO_IDENTITY, REFUSED, TOO_LARGE, UNMAPPABLE, Leased
 from shared.fetch import Order
 from shared.outcome import FAILED, Outcome, rejected
-from shared.ports import FailureQuery, Run, lease_name
+from shared.ports import lease_name
 from shared.replay import plan_replay, replay
 from shared.stream import MESSAGE_BYTES
 from tests.unit.fakes import IN_MEMORY, RULES, START, STEADY, Process, Step, World, make_stream, spare_the_disk

@@ -14,10 +14,10 @@ import msgspec
 import pytest
 
 from infra.snapshots.setup import COLUMNS
+from shared.books import FailureQuery
 from shared.errors import ConfigError, Leased
 from shared.launches import Launch
 from shared.outcome import Outcome
-from shared.ports import FailureQuery
 from shared.snapshot.history import EXPORT, IMPORT
 from tests.contract.make import commit
 from tests.unit.fakes import START, Shelf, World, spare_the_disk

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import shared.group
 from infra.snapshots.povs import StreamPovs
+from shared.books import FailureQuery
 from shared.outcome import FAILED
-from shared.ports import FailureQuery
 from shared.replay import replay
 from shared.snapshot.rows import Row
 from shared.snapshot.summary import Summary

@@ -12,11 +12,12 @@ import pytest
 
 from infra import snapshots
 from infra.snapshots.replacing import Import
+from shared.books import StreamState
 from shared.errors import ConfigError, Leased, StoreUnavailable
 from shared.fetch import note_result
 from shared.launches import Launch
 from shared.launching import NOT_ACCEPTED, ask
-from shared.ports import StreamState, lease_name
+from shared.ports import lease_name
 from shared.snapshot.history import EXPORT, IMPORT
 from shared.sweep import conclude_runs
 from tests.unit.fakes import START, World, make_stream, spare_the_disk

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 import shared.group
+from shared.books import FailureQuery, Run
 from shared.outcome import Outcome, Passing
-from shared.ports import FailureQuery, Run
 from shared.replay import replay
 from shared.snapshot.history import Head
 from shared.snapshot.on_its_way import OnItsWay

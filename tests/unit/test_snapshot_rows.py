@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.books import Batch, Failure
 from shared.ledger import Cell
 from shared.objects import Object
 from shared.outcome import Outcome, Verdict
-from shared.ports import Batch, Failure
 from shared.record import Record
 from shared.snapshot.history import KindOfObject, Stored
 from shared.snapshot.rows import (

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from shared.books import FailureQuery
 from shared.bury import bury
 from shared.cleanup import clean_up
 from shared.errors import KILLED_ITS_SINK, REFUSED, AuthError, Leased
 from shared.outcome import Outcome, rejected
-from shared.ports import FailureQuery
 from shared.replay import replay
 from shared.sweep import REPUBLISH_AFTER, AlertChange, Swept, conclude_runs, find_lost, sweep
 from tests.unit.fakes import Process, Step, World, make_stream, spare_the_disk

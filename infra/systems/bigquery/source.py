@@ -28,6 +28,8 @@ from infra.http import Answer, http_date
 from infra.systems import Connection
 from infra.systems.bigquery.statement import COUNTED, reading_of
 from infra.systems.bigquery.values import EPOCH, Column, columns_of, row_of
+from shared.books import Window
+from shared.ends import Page, Row
 from shared.errors import (
     BAD_IDENTITY,
     BAD_VERSION,
@@ -37,7 +39,6 @@ from shared.errors import (
     RecordError,
     TransientError,
 )
-from shared.ports import Page, Row, Window
 from shared.record import content_hash, version_at
 from shared.tabular import IDENTITY, Identities
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
+from shared.books import Window
 from shared.errors import ConfigError
-from shared.ports import Window
 from shared.tabular import key_of
 
 COUNTED: Final = "_rows_of_key"

@@ -38,9 +38,9 @@ from infra.systems import Connection
 from infra.systems.data_manager.content import check_event, check_member
 from infra.systems.data_manager.status import confirmation
 from shared.confirm import Confirmation
+from shared.ends import Change
 from shared.errors import REFUSED, UNDOCUMENTED_ANSWER, AuthError, ConfigError, ProtocolError
 from shared.outcome import Answer, CannotAsk, Probe, Verdict, delivered, unknown
-from shared.ports import Change
 
 SCOPE: Final = "https://www.googleapis.com/auth/datamanager"
 MOST_DESTINATIONS: Final = 10

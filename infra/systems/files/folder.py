@@ -18,8 +18,9 @@ from typing import Final
 from infra.environment import path_of
 from infra.systems.files.options import WILD, is_hidden, matcher
 from infra.systems.files.reading import GZIP, Changed, File
+from shared.books import Window
 from shared.errors import AuthError, GuardTripped, ProtocolError, TransientError
-from shared.ports import Clock, Window
+from shared.ports import Clock
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 REST: Final = timedelta(seconds=1)

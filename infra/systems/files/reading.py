@@ -26,9 +26,11 @@ from typing import BinaryIO, Final, Protocol, cast
 
 import msgspec
 
+from shared.books import Window
+from shared.ends import Page, Row
 from shared.errors import GuardTripped, RecordError, TransientError
 from shared.launches import launch_id
-from shared.ports import Clock, Page, Row, Window
+from shared.ports import Clock
 from shared.record import content_hash, version_at
 from shared.tabular import IDENTITY, START, Format, Identities, Parsed, Refused, open_table, read
 from shared.tabular import Place as InFile

@@ -31,6 +31,7 @@ from infra.one_by_one import without_persons
 from infra.pace import Pace
 from infra.systems import Connection
 from infra.systems.ga4.limits import BODY_BYTES, MOST_EVENTS, body_of, check, divided, limits_of
+from shared.ends import Change
 from shared.errors import (
     CREDENTIALS,
     GENERAL,
@@ -45,19 +46,7 @@ from shared.errors import (
     RecordError,
     TransientError,
 )
-from shared.outcome import (
-    Answer,
-    CannotAsk,
-    InDoubt,
-    Outcome,
-    Passing,
-    Probe,
-    Verdict,
-    delivered,
-    rejected,
-    unknown,
-)
-from shared.ports import Change
+from shared.outcome import Answer, CannotAsk, InDoubt, Outcome, Passing, Probe, Verdict, delivered, rejected, unknown
 
 BULK: Final = 200
 """Events of one call. The more, the more of them share a request."""

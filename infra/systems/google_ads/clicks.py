@@ -30,6 +30,7 @@ from infra.systems.google_ads.calls import (
     partial_failure,
     refusal_of,
 )
+from shared.ends import Change
 from shared.errors import (
     MALFORMED,
     NOT_HASHED,
@@ -42,7 +43,6 @@ from shared.errors import (
     ProtocolError,
 )
 from shared.outcome import Answer, CannotAsk, Outcome, Probe, Verdict, delivered, unknown
-from shared.ports import Change
 
 MOST_CONVERSIONS: Final = 2_000
 MOST_IDENTIFIERS: Final = 5

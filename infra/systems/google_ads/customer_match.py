@@ -25,9 +25,9 @@ from infra.narrowing import Refusal, narrowed
 from infra.systems import Connection
 from infra.systems.google_ads.calls import Ads, answer_to, partial_failure, refusal_of
 from shared.confirm import Confirmation
+from shared.ends import Change
 from shared.errors import MALFORMED, NOT_HASHED, OVER_A_LIMIT, UNMAPPABLE, AuthError, ConfigError, ProtocolError
 from shared.outcome import Answer, CannotAsk, Outcome, Probe, Verdict, delivered
-from shared.ports import Change
 
 MOST_OPERATIONS: Final = 10_000
 MOST_IDENTIFIERS: Final = 20

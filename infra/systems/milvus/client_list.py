@@ -14,8 +14,9 @@ from infra.http import redact
 from infra.systems import Connection
 from infra.systems.milvus.desk import BOTH, Desk, bare
 from infra.systems.milvus.splitting import FIRST_WITHOUT_ID, Place, Splitting, id_of
+from shared.books import Window
+from shared.ends import Page, Row
 from shared.errors import NO_SOURCE_ID, ConfigError, ProtocolError
-from shared.ports import Page, Row, Window
 from shared.record import content_hash, version_at
 
 _NO_ID: Final = (NO_SOURCE_ID, "the row has no id")

@@ -17,9 +17,9 @@ from infra.http import InDoubtError
 from infra.one_by_one import one_by_one
 from infra.systems import Connection
 from infra.systems.milvus.desk import BULK, Desk, verdict, verdict_of_create
+from shared.ends import Change
 from shared.errors import GENERAL
 from shared.outcome import Absent, Answer, Found, InDoubt, Passing, Probe, delivered
-from shared.ports import Change
 
 ON_CREATE_ONLY: Final = ("cliente_enderecos", "cliente_contatos")
 

@@ -31,9 +31,9 @@ from infra.http import InDoubtError
 from infra.one_by_one import one_by_one
 from infra.systems import Connection
 from infra.systems.milvus.desk import BULK, Desk, bare, verdict, verdict_of_create
+from shared.ends import Change
 from shared.errors import CUSTOMER_MISSING, REFUSED, ProtocolError
 from shared.outcome import Absent, Answer, CannotAsk, Found, InDoubt, Outcome, Passing, Probe, Verdict, rejected
-from shared.ports import Change
 
 PAGE: Final = 1000
 """Tickets on a page of the list, the most that Milvus gives."""

@@ -24,8 +24,9 @@ import msgspec
 
 from infra.systems import Connection
 from infra.systems.okki.api import Api, china_time, in_china, rows_of, whole
+from shared.books import Window
+from shared.ends import Page, Row
 from shared.errors import BAD_VERSION, NO_SOURCE_ID, ConfigError, GuardTripped
-from shared.ports import Page, Row, Window
 from shared.record import version_at
 
 LIST: Final = "/v1/company/list"

@@ -25,8 +25,9 @@ import msgspec
 
 from infra.systems import Connection
 from infra.systems.okki.api import Api, rows_of, text_of, whole
+from shared.books import Window
+from shared.ends import Page, Row
 from shared.errors import BAD_IDENTITY, NO_SOURCE_ID, ConfigError, GuardTripped
-from shared.ports import Page, Row, Window
 from shared.record import version_at
 
 LIST: Final = "/v1/user/list"

@@ -34,9 +34,9 @@ from infra.systems import Connection
 from infra.systems.ploomes.cities import Cities, folded, is_city, number_in, quoted
 from infra.systems.ploomes.source import EXPANDED, LARGEST_PAGE, version_of
 from shared.documents import document_in, is_document, masked
+from shared.ends import Change
 from shared.errors import GENERAL, REFUSED, UNDOCUMENTED_ANSWER, ProtocolError, RecordError
 from shared.outcome import Absent, Answer, Found, InDoubt, Passing, Probe, Verdict, delivered, rejected, unknown
-from shared.ports import Change
 
 DOCUMENTS: Final = ("Register", "CNPJ", "CPF")
 """Where a contact has its document: the first of them that holds anything."""

@@ -31,8 +31,9 @@ import msgspec
 from infra.http import Http, redact
 from infra.pace import Pace
 from infra.systems import Connection
+from shared.books import Window
+from shared.ends import Page, Row
 from shared.errors import BAD_VERSION, NO_SOURCE_ID, GuardTripped, ProtocolError
-from shared.ports import Page, Row, Window
 from shared.record import version_at
 
 _THE_CONTACT: Final = "Contact($select=Id,Name,LegalName,TypeId,Register,CNPJ,CPF,Email;$expand=Phones)"

@@ -26,6 +26,7 @@ from infra.systems import Connection
 from infra.systems.prisma.api import Api, Launch
 from infra.systems.prisma.status import confirmation, has_ended
 from shared.confirm import Confirmation
+from shared.ends import Change
 from shared.errors import (
     GENERAL,
     REFUSED,
@@ -37,7 +38,6 @@ from shared.errors import (
     WaybillError,
 )
 from shared.outcome import Answer, CannotAsk, Outcome, Probe, Verdict, delivered
-from shared.ports import Change
 from shared.record import Operation
 
 ENDPOINTS: Final = ("import", "delete")

@@ -27,8 +27,9 @@ from infra.systems import Connection
 from infra.systems.files.options import formats_of
 from infra.systems.prisma.api import Api
 from infra.systems.prisma.status import has_file
+from shared.books import Window
+from shared.ends import Page, Row
 from shared.errors import ConfigError, GuardTripped, ProtocolError, RecordError, TransientError
-from shared.ports import Page, Row, Window
 from shared.record import content_hash, version_at
 from shared.tabular import IDENTITY, Identities, Parsed, Refused, open_table, read
 

@@ -8,8 +8,8 @@ from typing import Final
 from infra.systems import Connection, one_of
 from infra.systems.qeasy.api import MOST_ROWS
 from infra.systems.qeasy.store import Store
+from shared.ends import Change
 from shared.outcome import Answer, CannotAsk, Probe, delivered
-from shared.ports import Change
 
 __all__ = ["Nothing", "Store", "open_sink"]
 

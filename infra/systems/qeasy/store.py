@@ -19,6 +19,7 @@ from infra.http import InDoubtError
 from infra.one_by_one import MASK, without_persons
 from infra.systems import Connection
 from infra.systems.qeasy.api import MOST_ROWS, Api, Counts, NoQueryError
+from shared.ends import Change
 from shared.errors import (
     CREDENTIALS,
     GENERAL,
@@ -30,7 +31,6 @@ from shared.errors import (
     TransientError,
 )
 from shared.outcome import Absent, Answer, CannotAsk, Found, InDoubt, Passing, Probe, delivered, rejected, unknown
-from shared.ports import Change
 
 PATIENCE: Final = 30.0
 """Seconds. A write that has to look for refused rows gives what it found after this long."""

@@ -8,11 +8,11 @@ from typing import Any, Final, NamedTuple
 
 from infra.systems import Connection
 from infra.systems.store.source import SYSTEM, version_of
+from shared.ends import Change
 from shared.errors import BAD_IDENTITY, NO_SUCH_CUSTOMER, ConfigError, StoreUnavailable, TransientError
 from shared.kinds import CUSTOMERS, identity_text, object_id
 from shared.objects import Object, Objects, check_findable, text_of
 from shared.outcome import Absent, Answer, Found, InDoubt, Probe, Verdict, delivered, rejected
-from shared.ports import Change
 from shared.record import content_hash
 
 BULK: Final = 500

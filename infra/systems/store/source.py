@@ -10,9 +10,10 @@ from typing import Final
 import msgspec
 
 from infra.systems import Connection
+from shared.books import Window
+from shared.ends import Page, Row
 from shared.errors import ConfigError, GuardTripped, StoreUnavailable, TransientError
 from shared.objects import MOST, Object, Objects
-from shared.ports import Page, Row, Window
 from shared.record import version_at
 from shared.tabular import IDENTITY
 

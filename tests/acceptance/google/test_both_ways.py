@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from shared.ports import FailureQuery
+from shared.books import FailureQuery
 from tests.acceptance.google.cloud import GoogleHub
 from tests.acceptance.google.conftest import MakeGoogleHub
 from tests.acceptance.hub import NAME, wait_until
