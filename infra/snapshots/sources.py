@@ -6,13 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 from infra.snapshots.folders import STAGED, Folders, archive_name
 from infra.snapshots.kept import Kept
 from infra.snapshots.zipping import PIECE, open_blob
 from shared.errors import ConfigError
 from shared.ports import Home
+
+LONGEST: Final = 800
+"""Bytes of a name, and of a folder in it, that a file system takes below a folder of its own."""
+LONGEST_PART: Final = 200
 
 
 def stage(folders: Folders, source: str | Path, progress: Any, kept: Kept) -> None:
@@ -50,7 +54,8 @@ def stored_name(source: str) -> str:
     """The name of an archive in the snapshot folders, or in one below inbox. Raises ConfigError."""
     folder, slash, name = source.rpartition("/")
     top, *below = folder.split("/")
-    if top not in ("", "inbox", "outbox") or (below and top != "inbox") or ".." in below:
+    too_long = any(len(part) > LONGEST_PART for part in below) or len(source) > LONGEST
+    if top not in ("", "inbox", "outbox") or (below and top != "inbox") or ".." in below or too_long:
         raise ConfigError(f"{source!r} is in no snapshot folder", cure="name one in inbox or outbox")
     return f"{folder}{slash}{archive_name(name)}"
 

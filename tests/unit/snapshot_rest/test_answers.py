@@ -81,6 +81,8 @@ def test_the_spellings_of_the_documentation_are_taken(caller: Caller, script: Sc
         ({**IMPORT, "fileName": "inbox/damaged.zip"}, "no archive"),
         ({**IMPORT, "fileName": "/etc/passwd"}, "in no snapshot folder"),
         ({**IMPORT, "fileName": "../state.db"}, "in no snapshot folder"),
+        ({**IMPORT, "fileName": f"inbox/{'x' * 300}/a.zip"}, "in no snapshot folder"),
+        ({**IMPORT, "fileName": f"inbox/{'x/' * 3000}a.zip"}, "in no snapshot folder"),
         ({**IMPORT, "fileName": "jobs"}, "there is no jobs.zip"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
