@@ -16,7 +16,9 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND: Final = timedelta(milliseconds=1)
 AT_ONCE: Final = 50
 
-LaunchState = Literal["waiting", "begun", "cancelled"]
+LaunchState = Literal["waiting", "taken", "begun", "cancelled"]
+AWAITS: Final = ("waiting", "taken")
+"""Those whose run is still to be begun. One is taken before there is a run, and not cancelled from then on."""
 
 
 class Launch(msgspec.Struct, frozen=True):
@@ -29,7 +31,7 @@ class Launch(msgspec.Struct, frozen=True):
     launches of a stream are in the order of their numbers."""
     scheduled_at: datetime
     state: LaunchState = "waiting"
-    """`waiting` may be said of one whose run has begun (a crash came before the mark), never the other way round."""
+    """`taken` may be said of one whose run has begun (a crash came before the mark), never the other way round."""
     file: str = ""
     """The blob that was sent for it, empty for a launch that produces one, or once the file is not kept any more."""
     size: int = 0
@@ -69,8 +71,8 @@ class Launches(Protocol):
     def add(self, launch: Launch) -> bool:
         """Writes a launch that is not there. False, and nothing written, where the stream has one of this number."""
 
-    def note(self, launch: Launch) -> None:
-        """Writes over a launch that is there."""
+    def note(self, launch: Launch, was: LaunchState | None = None) -> bool:
+        """Writes over a launch that is there, and stands as it is said to, if that is. Whether it did so."""
 
     def get(self, integration: str, stream: str, id: int) -> Launch | None: ...
 
@@ -78,4 +80,4 @@ class Launches(Protocol):
         """Newest first, only those with a smaller number than `before` where it is given."""
 
     def waiting(self, integration: str, stream: str) -> list[Launch]:
-        """Oldest first."""
+        """Those whose run is still to be begun (`AWAITS`), oldest first."""

@@ -7,8 +7,9 @@ Order of effects when a file is sent, and what a crash between two of them does:
    will be carried out: a crash leaves the summons to the sweeper, and whoever sent the file, and got no answer, may
    send it again.
 3. It is summoned: a message brings its stream back to the source function. Then the sender is answered.
-4. A run begins under the launch's own id, so that it begins once however often it is summoned, then the launch is
-   marked as begun. A crash in between leaves it waiting, with a run that says more.
+4. The launch is taken: from here on nobody cancels it. A crash leaves it to whoever is summoned next.
+5. A run begins under the launch's own id, so that it begins once however often it is summoned, then the launch is
+   marked as begun. A crash in between leaves it taken, with a run that says more.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def ask(home: Home, launch: Launch) -> Launch:
     while not home.launches.add(launch):
         launch = msgspec.structs.replace(launch, id=launch.id + 1)
     if home.history.unfinished() is not None or not has_its_file(home, launch):
-        home.launches.note(msgspec.structs.replace(launch, state="cancelled", cancelled_by=NOT_ACCEPTED))
+        home.launches.note(msgspec.structs.replace(launch, state="cancelled", cancelled_by=NOT_ACCEPTED), "waiting")
         raise StoreUnavailable(UNFINISHED, cure=TO_FINISH)
     return launch
 
@@ -114,6 +115,10 @@ def begin(stream: Stream, home: Home) -> Iterator[Launch]:
     """The launches that wait, oldest first, each to be read before the next one is asked for."""
     for launch in home.launches.waiting(stream.integration, stream.name):
         if home.runs.get(launch.run) is None:
+            taken = msgspec.structs.replace(launch, state="taken")
+            if launch.state == "waiting" and not home.launches.note(taken, "waiting"):
+                # Somebody cancelled it.
+                continue
             yield launch
         home.launches.note(msgspec.structs.replace(launch, state="begun"))
 
@@ -167,18 +172,12 @@ def message_of(run: Run, counts: Counts) -> str:
 
 
 def cancel(home: Home, launch: Launch, by: str) -> Launch:
-    """Cancels a launch that has not begun. Raises Leased while a run holds its stream, and ConfigError for one that has
-    begun or was cancelled before."""
-    lease = home.leases.take(lease_name(launch.integration, launch.stream))
-    try:
-        known = home.launches.get(launch.integration, launch.stream, launch.id)
-        if known is None or known.state != "waiting" or home.runs.get(launch.run) is not None:
-            raise ConfigError(f"launch {launch.id} does not wait any more", cure="only what has not begun is cancelled")
-        cancelled = msgspec.structs.replace(known, state="cancelled", cancelled_by=by)
-        home.launches.note(cancelled)
-        return cancelled
-    finally:
-        home.leases.release(lease)
+    """Cancels a launch that waits, whoever reads another one of its stream. Raises ConfigError for one that was taken
+    or cancelled before."""
+    cancelled = msgspec.structs.replace(launch, state="cancelled", cancelled_by=by)
+    if not home.launches.note(cancelled, "waiting"):
+        raise ConfigError(f"launch {launch.id} does not wait any more", cure="only what has not begun is cancelled")
+    return cancelled
 
 
 def summon_the_idle(stream: Stream, home: Home) -> int:

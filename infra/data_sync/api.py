@@ -26,7 +26,7 @@ from infra.data_sync.status import Statuses, is_enabled
 from infra.data_sync.syncs import Sync, find_sync
 from infra.data_sync.uploading import receive
 from infra.wiring import Hub
-from shared.errors import ConfigError, Leased, WaybillError
+from shared.errors import ConfigError, WaybillError
 from shared.launches import Launch, launch_id
 from shared.launching import ask, cancel, summon
 from shared.ports import Notice
@@ -224,8 +224,6 @@ class DataSyncs:
     def cancel(self, call: Call) -> Response:
         try:
             launch = cancel(self.hub.home, self.launch(call), USER)
-        except Leased:
-            raise Refused(409, "another launch of this data sync is being read: try again when it is done") from None
         except ConfigError as error:
             raise Refused(409, str(error)) from None
         return _answer(call, self.statuses.launch(self.hub.home, launch))

@@ -112,7 +112,7 @@ def document() -> Document:
                     "cancel",
                     "Cancels a launch that has not begun.",
                     responses=_answers("Launch", _LAUNCH_EXAMPLE | {"status": "cancelled"})
-                    | _refusals("409", meaning="It has begun or was cancelled before, or another one is being read."),
+                    | _refusals("409", meaning="It has begun or was cancelled before."),
                 ),
             },
             f"{base}/{{id}}/{{launch_id}}/download": {

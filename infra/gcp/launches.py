@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -11,7 +12,8 @@ from infra.gcp.errors import Conflict
 from infra.gcp.fence import new_mark
 from infra.gcp.names import both, document_id
 from infra.gcp.store import Document, Path, Query, Store, Write
-from shared.launches import Launch
+from shared.errors import StoreUnavailable
+from shared.launches import AWAITS, Launch, LaunchState
 
 _decode = msgspec.json.Decoder(Launch).decode
 
@@ -31,13 +33,19 @@ class GoogleLaunches:
             return found is not None and found.fields["mark"] == mark
         return True
 
-    def note(self, launch: Launch) -> None:
-        path = _path(launch.integration, launch.stream, launch.id)
-        try:
-            self._store.commit([Write(path, _fields(launch), "update")])
-        except Conflict:
-            # There is none.
-            return
+    def note(self, launch: Launch, was: LaunchState | None = None) -> bool:
+        path, mark = _path(launch.integration, launch.stream, launch.id), new_mark()
+        for _ in self._store.patience.tries():
+            found = self._store.get(path)
+            if found is not None and found.fields["mark"] == mark:
+                # It is written, and only the answer was lost.
+                return True
+            if found is None or was not in (None, read_launch(found).state):
+                return False
+            with suppress(Conflict):
+                self._store.commit([Write(path, {**_fields(launch), "mark": mark}, "update", found.version)])
+                return True
+        raise StoreUnavailable(f"launch {launch.id}: others kept getting in between")
 
     def get(self, integration: str, stream: str, id: int) -> Launch | None:
         found = self._store.get(_path(integration, stream, id))
@@ -69,7 +77,7 @@ def _fields(launch: Launch) -> dict[str, Any]:
     return {
         "of": of,
         "number": launch.id,
-        "waiting": of if launch.state == "waiting" else "",
+        "waiting": of if launch.state in AWAITS else "",
         "doc": msgspec.json.encode(launch).decode(),
     }
 

@@ -7,7 +7,7 @@ import sqlite3
 import msgspec
 
 from infra.local.database import Database
-from shared.launches import Launch
+from shared.launches import AWAITS, Launch, LaunchState
 
 _decode = msgspec.json.Decoder(Launch).decode
 
@@ -23,14 +23,18 @@ class LocalLaunches:
 
         return self._database.write(work)
 
-    def note(self, launch: Launch) -> None:
-        _, _, _, waiting, document = launch_row(launch)
-        self._database.write(
-            lambda connection: connection.execute(
-                "UPDATE launches SET waiting = ?, doc = ? WHERE integration = ? AND stream = ? AND id = ?",
-                (waiting, document, launch.integration, launch.stream, launch.id),
-            )
-        )
+    def note(self, launch: Launch, was: LaunchState | None = None) -> bool:
+        *name, waiting, document = launch_row(launch)
+
+        def work(connection: sqlite3.Connection) -> bool:
+            which = "WHERE integration = ? AND stream = ? AND id = ?"
+            row = connection.execute(f"SELECT doc FROM launches {which}", name).fetchone()
+            if row is None or was not in (None, _decode(row[0]).state):
+                return False
+            connection.execute(f"UPDATE launches SET waiting = ?, doc = ? {which}", (waiting, document, *name))
+            return True
+
+        return self._database.write(work)
 
     def get(self, integration: str, stream: str, id: int) -> Launch | None:
         found = self._found("AND id = ?", (integration, stream, id))
@@ -53,4 +57,4 @@ class LocalLaunches:
 def launch_row(launch: Launch) -> tuple[str, str, int, bool, str]:
     """In the order of the table's columns."""
     document = msgspec.json.encode(launch).decode()
-    return launch.integration, launch.stream, launch.id, launch.state == "waiting", document
+    return launch.integration, launch.stream, launch.id, launch.state in AWAITS, document

@@ -17,7 +17,7 @@ import msgspec
 from infra.snapshots.spool import Spool
 from shared.books import Batch, Failure, Run, StreamState
 from shared.confirm import Awaited
-from shared.launches import EPOCH, Launch, LaunchState
+from shared.launches import AWAITS, EPOCH, Launch, LaunchState
 from shared.outcome import FAILED, LETTERS, Outcome
 from shared.ports import Blobs
 from shared.snapshot.history import Past, Told
@@ -97,7 +97,7 @@ class StreamPovs:
             self._note("request", process_id(awaited.sent_at), "", changed, awaited)
         for launch in self._past.told(Launch, *self.name):
             # A run whose launch still waits has begun: only the mark came too late.
-            if launch.state == "waiting" and not self._spool.process_of(launch.run):
+            if launch.state in AWAITS and not self._spool.process_of(launch.run):
                 self.waiting.append(launch)
                 continue
             at, bare_launch = process_id(launch.scheduled_at), _without_file(launch)
@@ -161,7 +161,7 @@ class StreamPovs:
 
 
 def _without_file(launch: Launch) -> Launch:
-    state: LaunchState = "begun" if launch.state == "waiting" else launch.state
+    state: LaunchState = "begun" if launch.state in AWAITS else launch.state
     return msgspec.structs.replace(launch, file="", state=state)
 
 

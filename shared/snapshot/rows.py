@@ -20,7 +20,7 @@ import msgspec
 from shared.books import Batch, Failure, Run
 from shared.confirm import Awaited
 from shared.errors import NUMBERS, ConfigError
-from shared.launches import EPOCH, Launch
+from shared.launches import AWAITS, EPOCH, Launch
 from shared.ledger import Cell
 from shared.objects import Object
 from shared.outcome import FAILED, LETTERS, Outcome
@@ -153,7 +153,7 @@ def _fault(thing: Run | Batch | Failure | Awaited | Launch) -> str:
         return "has not come to its end"
     if isinstance(thing, Failure) and (thing.outcome not in FAILED or thing.place < 0):
         return "is no failure"
-    if isinstance(thing, Launch) and thing.state == "waiting":
+    if isinstance(thing, Launch) and thing.state in AWAITS:
         return "has not begun"
     if not isinstance(thing, Batch):
         return ""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import partial
+from threading import Barrier
 from typing import Any
 
 import msgspec
 
 from shared.launches import Launch
 from tests.contract.make import CUSTOMERS, SHOP, filled
-from tests.contract.suite import Around, answering, at_once, breaks, contract, without
+from tests.contract.suite import PATIENCE_SECONDS, Around, answering, at_once, breaks, contract, without
 from tests.contract.world import START, World
+
+TAKERS = 4
 
 
 def launch(number: int = 1, **fields: Any) -> Launch:
@@ -147,6 +150,47 @@ def check_what_was_noted_of_a_launch_holds(world: World) -> None:
     assert world.here.launches.waiting(SHOP, CUSTOMERS) == list(neighbours)
     assert world.here.launches.recent(SHOP, CUSTOMERS, 5) == [neighbours[1], begun, neighbours[0]]
     assert not world.here.launches.add(launch(2))
+
+
+class NotesAllTheSame(Around):
+    """Does not look how it stands."""
+
+    def note(self, launch: Launch, was: Any = None) -> bool:
+        return bool(self.inner.note(launch))
+
+
+class LooksBeforeItNotes(Around):
+    """Looks how it stands, and writes then. Those who want the same look at the same time."""
+
+    def note(self, launch: Launch, was: Any = None) -> bool:
+        found = self.inner.get(launch.integration, launch.stream, launch.id)
+        self.shared.setdefault("looking", Barrier(TAKERS)).wait(PATIENCE_SECONDS)
+        return found is not None and found.state == was and bool(self.inner.note(launch))
+
+
+@contract(
+    breaks("does not look", launches=NotesAllTheSame),
+    breaks("says yes to all", launches=answering("note", lambda _: True)),
+    breaks("says no to all", launches=answering("note", lambda _: False)),
+)
+def check_what_is_noted_of_a_launch_that_stands_otherwise_is_not_written(world: World) -> None:
+    world.here.launches.add(launch())
+    assert not world.there.launches.note(launch(2, state="taken"), "waiting"), "there is none"
+    assert world.there.launches.note(launch(state="taken"), "waiting")
+    assert [each.state for each in world.here.launches.waiting(SHOP, CUSTOMERS)] == ["taken"]
+    assert not world.here.launches.note(launch(state="cancelled"), "waiting")
+    assert world.there.launches.get(SHOP, CUSTOMERS, launch().id) == launch(state="taken")
+    assert world.here.launches.note(launch(state="begun"))
+    assert world.there.launches.waiting(SHOP, CUSTOMERS) == []
+
+
+@contract(breaks("looks first and writes then", launches=LooksBeforeItNotes))
+def check_of_those_who_take_a_launch_at_once_one_has_it(world: World) -> None:
+    for number in range(4):
+        world.here.launches.add(launch(number))
+        taken = launch(number, state="taken")
+        works = [partial(home.launches.note, taken, "waiting") for home in (world.here, world.there) * (TAKERS // 2)]
+        assert sorted(at_once(*works)) == [False] * (TAKERS - 1) + [True]
 
 
 @contract(

@@ -24,7 +24,7 @@ from infra.systems.exports import Exports, Style, file_of, part_of
 from infra.systems.uploads import open_source
 from shared.books import FailureQuery
 from shared.deliver import Delivery
-from shared.errors import ConfigError, Leased, MalformedEnvelope
+from shared.errors import ConfigError, MalformedEnvelope
 from shared.fetch import Fetcher, Order, decode_continuation, fetch
 from shared.launches import Launch, launch_id
 from shared.launching import ask, begin, cancel, decode_summons, look, summon, summon_the_idle
@@ -302,16 +302,33 @@ def test_a_launch_that_was_cancelled_never_begins(world: World) -> None:
     assert (seen.status, seen.message) == ("cancelled", "Cancelled by user: ana")
 
 
-def test_what_has_begun_or_may_begin_at_this_moment_is_not_cancelled(world: World) -> None:
+def test_what_waits_behind_another_launch_is_cancelled_while_that_is_read(world: World) -> None:
+    process = Launcher(world)
+    process.send(rows())
+    second = process.send("id,name\nlate,x\n")
+    waiting = begin(process.stream, process.home)
+    first = next(waiting)
+    with pytest.raises(ConfigError):
+        # Its run begins at this moment.
+        cancel(process.home, process.home.launches.get("shop", "things", first.id) or first, "ana")
+    lease = process.home.leases.take(lease_name("shop", "things"))
+    assert cancel(process.home, second, "ana").state == "cancelled"
+    process.home.leases.release(lease)
+    assert list(waiting) == []
+    process.work()
+    assert look(process.home, process.launches()[0]).status == "cancelled"
+    assert process.home.runs.get(second.run) is None
+    with pytest.raises(ConfigError):
+        cancel(process.home, second, "ana")
+
+
+def test_a_launch_that_was_taken_and_not_begun_is_begun_by_the_next_one(world: World) -> None:
     process = Launcher(world)
     launch = process.send(rows())
-    lease = process.home.leases.take(lease_name("shop", "things"))
-    with pytest.raises(Leased):
-        cancel(process.home, launch, "ana")
-    process.home.leases.release(lease)
+    assert next(begin(process.stream, process.home)) == launch
+    assert look(process.home, launch).status == "scheduled"
     process.work()
-    with pytest.raises(ConfigError):
-        cancel(process.home, launch, "ana")
+    assert names_at(world) == expected()
 
 
 def test_a_summons_that_got_lost_is_made_up_for(world: World) -> None:
