@@ -112,6 +112,10 @@ def steps(hub: Hub) -> Iterator[Steps]:
     told = Steps(hub)
     try:
         yield told
+    except KeyboardInterrupt:
+        told.clear()
+        sys.stderr.write("stopped; whoever asks again does it anew, or finishes what was begun\n")
+        raise
     finally:
         told.clear()
 

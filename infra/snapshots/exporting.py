@@ -128,6 +128,8 @@ class Export:
     def write_povs(self, past: Past, periods: Periods) -> None:
         """The POVs of the streams that are configured; of others nothing is carried."""
         names = [(name, stream) for name, each in self.hub.integrations.items() for stream in each.streams]
+        gone = [" ".join(name) for name in past.streams() if name not in names]
+        self.notes += [f"{name}: nobody configures it any more, and its history is not carried" for name in gone]
         kept_files = set(self.folders.names(OUTPUT))
         for done, name in enumerate(names, 1):
             with spool() as waiting:

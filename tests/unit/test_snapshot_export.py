@@ -136,6 +136,7 @@ def test_three_povs_change_and_a_stream_goes(made: Installation) -> None:
     gone = [{"location": "shop", "category": "more", "period": f"2026-{month:02d}"} for month in (3, 4, 5)]
     assert rows(some["data/removed.csv"]) == gone
     assert report["povs"] == {"exported": 5, "carried": 5, "removed": 3}
+    assert report["notes"] == ["shop more: nobody configures it any more, and its history is not carried"]
     assert {row["stream"] for row in rows(some["setup/streams.csv"])} == {"things", "others"}
 
     report = made.export("everything", "ALL_INCREMENTAL")
