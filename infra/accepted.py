@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from infra.environment import address_fault, path_of
+from infra.environment import address_fault
 from infra.local.schema import is_taken
 from infra.mistakes import nearest, shown
 from infra.quantities import DURATION_FORMS, RATE_FORMS, Rate, parse_duration, parse_rate
@@ -215,7 +215,7 @@ def metadata(folder: Path, value: Any) -> MetadataFiles:
         if not isinstance(name, str) or not name or not name.isprintable():
             raise Refused(f"the name of a file for {end}", f"write for example {end}: {end}.json", shown(name))
     try:
-        return MetadataFiles(**{end: folder / path_of(name) for end, name in value.items()})
+        return MetadataFiles(**{end: folder / Path(name).expanduser() for end, name in value.items()})
     except RuntimeError:
         raise Refused("a home directory that there is", "write the whole path") from None
 

@@ -22,7 +22,7 @@ import msgspec
 
 from shared.accounting import Counts
 from shared.books import Run
-from shared.errors import ConfigError, MalformedEnvelope, StoreUnavailable
+from shared.errors import ConfigError, Leased, MalformedEnvelope, StoreUnavailable
 from shared.launches import Launch, launch_id
 from shared.ports import Home, Message, continuation_topic, lease_name
 from shared.snapshot.history import TO_FINISH, UNFINISHED
@@ -61,15 +61,20 @@ def ask(home: Home, launch: Launch) -> Launch:
 
     Raises StoreUnavailable while the books are being replaced: a launch that was written before goes with the old ones,
     and its file with it."""
+    name = launch.integration, launch.stream
     if home.history.unfinished() is not None:
         raise StoreUnavailable(UNFINISHED, cure=TO_FINISH)
-    for newest in home.launches.recent(launch.integration, launch.stream, 1):
+    for newest in home.launches.recent(*name, 1):
         launch = msgspec.structs.replace(launch, id=max(launch.id, newest.id + 1))
     while not home.launches.add(launch):
         launch = msgspec.structs.replace(launch, id=launch.id + 1)
-    if home.history.unfinished() is not None or not has_its_file(home, launch):
-        home.launches.note(msgspec.structs.replace(launch, state="cancelled", cancelled_by=NOT_ACCEPTED), "waiting")
+    if home.launches.get(*name, launch.id) is None:
         raise StoreUnavailable(UNFINISHED, cure=TO_FINISH)
+    if home.history.unfinished() is not None or not has_its_file(home, launch):
+        cancelled = msgspec.structs.replace(launch, state="cancelled", cancelled_by=NOT_ACCEPTED)
+        # One that was taken is carried out.
+        if home.launches.note(cancelled, "waiting") or home.launches.get(*name, launch.id) is None:
+            raise StoreUnavailable(UNFINISHED, cure=TO_FINISH)
     return launch
 
 
@@ -172,12 +177,23 @@ def message_of(run: Run, counts: Counts) -> str:
 
 
 def cancel(home: Home, launch: Launch, by: str) -> Launch:
-    """Cancels a launch that waits, whoever reads another one of its stream. Raises ConfigError for one that was taken
-    or cancelled before."""
+    """Cancels a launch that waits, whoever reads another one of its stream, or that was taken and could not be begun.
+    Raises ConfigError for one that has begun, or begins at this moment, or was cancelled before."""
     cancelled = msgspec.structs.replace(launch, state="cancelled", cancelled_by=by)
-    if not home.launches.note(cancelled, "waiting"):
-        raise ConfigError(f"launch {launch.id} does not wait any more", cure="only what has not begun is cancelled")
-    return cancelled
+    if home.launches.note(cancelled, "waiting") or _cancel_what_was_taken(home, cancelled):
+        return cancelled
+    raise ConfigError(f"launch {launch.id} does not wait any more", cure="only what has not begun is cancelled")
+
+
+def _cancel_what_was_taken(home: Home, cancelled: Launch) -> bool:
+    try:
+        lease = home.leases.take(lease_name(cancelled.integration, cancelled.stream))
+    except Leased:
+        return False
+    try:
+        return home.runs.get(cancelled.run) is None and home.launches.note(cancelled, "taken")
+    finally:
+        home.leases.release(lease)
 
 
 def summon_the_idle(stream: Stream, home: Home) -> int:

@@ -176,10 +176,11 @@ class GoogleHistory:
         if entries is None:
             return
         try:
+            watch()
             with self.look() as past:
                 names = past.streams()
             take_all(self._store, self._clock, names, watch)
-        except Leased:
+        except (Leased, Fenced):
             if is_first:
                 self.finish(intent)
             raise

@@ -17,7 +17,7 @@ from infra.gcp.errors import Conflict
 from infra.gcp.fence import new_mark
 from infra.gcp.names import both
 from infra.gcp.store import Document, Path, Query, Store, Write, instant
-from shared.errors import Leased, StoreUnavailable
+from shared.errors import Fenced, Leased, StoreUnavailable
 from shared.ports import Clock
 
 HOLDER: Final = "an import of a snapshot"
@@ -45,7 +45,7 @@ def take_all(store: Store, clock: Clock, streams: Iterable[tuple[str, str]], wat
             for found in store.each(Query(("batches",), where, order="committed_at", fields=_FIELDS)):
                 watch()
                 taken.extend(_take(store, clock, found))
-    except Leased:
+    except (Fenced, Leased):
         for each in taken:
             _give_back(store, each)
         raise

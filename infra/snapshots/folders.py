@@ -5,7 +5,7 @@
     data/snapshots/data/output/<location>/<category>/<period>.csv the POVs as they stand since then
     data/snapshots/data/objects/<kind>.csv                        the hub's own objects, where data was asked for
     data/snapshots/next.json                                      an export that has not come to its end
-    data/snapshots/import.zip                                     an import that has not come to its end
+    data/snapshots/imports/<id>.zip                               an import that has not come to its end
     data/snapshots/overlay.yaml                                   what makes this installation that of the last import
     outbox/<name>.zip  inbox/<name>.zip                           archives
 
@@ -33,7 +33,7 @@ REMOVED: Final = "data/removed.csv"
 OUTPUT: Final = "data/output/"
 OBJECTS: Final = "data/objects/"
 NEXT: Final = f"{ROOT}next.json"
-STAGED: Final = f"{ROOT}import.zip"
+COPIES: Final = f"{ROOT}imports/"
 OVERLAY: Final = f"{ROOT}overlay.yaml"
 PIECE: Final = 1 << 20
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. +@()-]{0,199}")
@@ -94,6 +94,12 @@ class Folders:
         for name in self.names(prefix):
             if name not in kept:
                 self.blobs.delete(f"{ROOT}{name}")
+
+    def drop_copies(self, but: str = "") -> None:
+        """Deletes the copies of archives that imports have left, but for one of them."""
+        for name, _ in list(self.blobs.names(COPIES)):
+            if name != but:
+                self.blobs.delete(name)
 
     def has(self, name: str) -> bool:
         """Whether there is an archive of this name."""

@@ -2,8 +2,8 @@
 
 Order of effects, and what a crash between two of them does:
 
-1. The archive is copied to `import.zip` of the data folder, so that it stays as it is. A crash leaves a copy that the
-   next export or import deletes.
+1. The archive is copied to `imports/` of the data folder, so that it stays as it is. A crash leaves a copy that
+   the next export or import deletes.
 2. It is looked through from its beginning to its end; then the leases of all streams are taken, and under them an
    INCREMENTAL is held against its base.
 3. The intent is noted and the books are replaced (`shared/snapshot/history.py`): embedded in one write; on Google Cloud
@@ -25,10 +25,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from infra.snapshots.archive import opened
-from infra.snapshots.folders import OVERLAY, STAGED, Folders, Intended
+from infra.snapshots.folders import OVERLAY, Folders, Intended
 from infra.snapshots.kept import Kept, held
 from infra.snapshots.packing import settle_what_was_left
-from infra.snapshots.replacing import Import, Intent, sum_of
+from infra.snapshots.replacing import Import, Intent
 from infra.snapshots.sources import source_of, stage
 from infra.snapshots.zipping import open_blob
 from infra.wiring import Hub
@@ -52,26 +52,33 @@ def carry_out(hub: Hub, source: str | Path, progress: Any) -> dict[str, Any]:
     home, folders = hub.home, Folders(hub.home.snapshots)
     with held(home, IMPORT, EXPORT) as kept:
         left = home.history.unfinished()
-        if left is not None and takes_its_place(hub, source, progress, kept):
-            notes, freed = [f"{_interrupted(left)}, and this one takes its place"], True
-        else:
-            notes, freed = list(finish_what_was_left(hub, progress, kept).notes), False
-        stage(folders, source, progress, kept)
+        gives_way = left is not None and takes_its_place(hub, left, source, progress, kept)
+        # From then on nobody was given the lease of a stream.
+        is_held = left is not None and gives_way and _intent(left).held
+        notes = [f"{_interrupted(left)}, and this one takes its place"] if left is not None and is_held else []
+        if not is_held:
+            try:
+                notes += finish_what_was_left(hub, progress, kept).notes
+            except ConfigError:
+                if left is None or not gives_way:
+                    raise
+                home.history.finish(left.intent)
+        copy = stage(folders, source, progress, kept)
         try:
-            with opened(open_blob(folders.blobs, STAGED), str(source)) as archive:
-                one = Import(hub, archive, progress, kept)
+            with opened(open_blob(folders.blobs, copy), str(source)) as archive:
+                one = Import(hub, archive, progress, kept, copy)
                 one.check()
                 is_set_up = one.params.type == "SETUP"
                 process = process_id(home.clock.now()) if is_set_up else 0
-                # Nobody takes the lease of a stream while an import is unfinished.
-                with held(home, *([] if is_set_up or freed else one.leases()), besides=kept) as all_kept:
+                with held(home, *([] if is_set_up or is_held else one.leases()), besides=kept) as all_kept:
+                    one.kept = all_kept
                     one.check_base(all_kept.keep)
                     plan = one.plan()
-                    all_kept.keep()
                     one.replace()
         except ConfigError:
-            if home.history.unfinished() is None:
-                folders.blobs.delete(STAGED)
+            begun = home.history.unfinished()
+            if begun is None or _intent(begun).copy != copy:
+                folders.blobs.delete(copy)
             raise
     notes += [*plan["notes"], *(note for note in one.waits or () if note not in plan["notes"])]
     return {**plan, "notes": notes, "processId": process, "overlay": _place_of_overlay(hub)}
@@ -92,20 +99,20 @@ def look_ahead(hub: Hub, source: str | Path, progress: Any) -> dict[str, Any]:
                 raise Leased(f"{name} is held by {holder}", holder=holder)
         plan = one.plan()
         if left is not None:
-            then = "this one takes its place" if one.replaces_all else "it is brought to its end first"
-            plan["notes"].insert(0, f"{_interrupted(left)}: {then}")
+            plan["notes"].insert(0, f"{_interrupted(left)}: it is brought to its end, or this one takes its place")
         return plan
 
 
-def takes_its_place(hub: Hub, source: str | Path, progress: Any, kept: Kept) -> bool:
+def takes_its_place(hub: Hub, left: Unfinished, source: str | Path, progress: Any, kept: Kept) -> bool:
     """Whether nothing stays of an import that was interrupted, once this archive is brought in: then it need not be
-    brought to its end, which it may not come to. Raises ConfigError for an archive that is not sound, whose copy would
-    take the place of the other one's."""
+    brought to its end, which it may not come to. Raises ConfigError for an archive that is not sound."""
     with source_of(Folders(hub.home.snapshots), source) as file, opened(file, str(source)) as archive:
         one = Import(hub, archive, progress, kept)
-        if one.replaces_all:
+        # Objects that were deleted come back only from an archive that has some.
+        replaces_all = one.replaces_all and (left.replaced or one.params.with_data or not _intent(left).objects)
+        if replaces_all:
             one.check()
-        return one.replaces_all
+        return replaces_all
 
 
 def finish_what_was_left(hub: Hub, progress: Any, kept: Kept) -> Left:
@@ -117,36 +124,24 @@ def finish_what_was_left(hub: Hub, progress: Any, kept: Kept) -> Left:
     left = hub.home.history.unfinished()
     if left is None:
         settled = settle_what_was_left(folders)
-        folders.blobs.delete(STAGED)
+        folders.drop_copies()
         return Left(settled)
-    done = Left(notes=(f"{_interrupted(left)}, and was brought to its end first",))
-    if not _has_its_copy(folders, left):
-        if not left.replaced:
-            raise ConfigError(f"{_interrupted(left)}, and its copy is gone", cure=ANOTHER)
-        # The books are those of the archive, and the next export tells by itself what changed since the data folder.
-        hub.home.history.finish(left.intent)
-        return done
+    done, intent = Left(notes=(f"{_interrupted(left)}, and was brought to its end first",)), _intent(left)
+    cure = f"{ANOTHER}, with data as it has" if intent.objects and not left.replaced else ANOTHER
+    folders.drop_copies(but=intent.copy)
+    if not folders.has(intent.copy):
+        raise ConfigError(f"{_interrupted(left)}, and its copy is gone", cure=cure)
     try:
-        with opened(open_blob(folders.blobs, STAGED), _intent(left).source) as archive:
-            one = Import(hub, archive, progress, kept, left.intent)
+        with opened(open_blob(folders.blobs, intent.copy), intent.source) as archive:
+            one = Import(hub, archive, progress, kept, intent.copy)
             if left.replaced:
                 one.place()
             else:
                 one.check()
                 one.replace()
     except ConfigError as error:
-        raise ConfigError(f"{_interrupted(left)}, and cannot be brought to its end: {error}", cure=ANOTHER) from error
+        raise ConfigError(f"{_interrupted(left)}, and cannot be brought to its end: {error}", cure=cure) from error
     return done
-
-
-def _has_its_copy(folders: Folders, left: Unfinished) -> bool:
-    if not folders.has(STAGED):
-        return False
-    try:
-        with opened(open_blob(folders.blobs, STAGED), _intent(left).source) as archive:
-            return sum_of(archive) == _intent(left).sum
-    except ConfigError:
-        return False
 
 
 def _interrupted(left: Unfinished) -> str:

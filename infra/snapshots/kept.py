@@ -24,11 +24,14 @@ class Kept:
         """Renews them in time. Raises Fenced where another took over."""
         if self._besides is not None:
             self._besides.keep()
-        now = self._home.clock.monotonic()
-        if now - self._renewed >= RENEW_SECONDS:
-            for lease in self._leases:
-                self._home.leases.renew(lease)
-            self._renewed = now
+        if self._home.clock.monotonic() - self._renewed >= RENEW_SECONDS:
+            self.renew()
+
+    def renew(self) -> None:
+        """Renews them at once. Raises Fenced."""
+        for lease in self._leases:
+            self._home.leases.renew(lease)
+        self._renewed = self._home.clock.monotonic()
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +10,7 @@ import msgspec
 from infra.report import stamp
 from infra.snapshots.archive import WATCHED_ROWS, Archive, Unsound
 from infra.snapshots.based import check_base, retained
-from infra.snapshots.folders import OBJECTS, OUTPUT, OVERLAY, SETUP, STAGED, Folders, output_path
+from infra.snapshots.folders import OBJECTS, OUTPUT, OVERLAY, SETUP, Folders, output_path
 from infra.snapshots.kept import Kept
 from infra.snapshots.overlay import differences, overlay_of, read_set_up
 from infra.snapshots.sources import drop_files_of_nobody
@@ -33,24 +31,21 @@ NO_DATA = "its failures come without their data: none of them can be replayed be
 
 
 class Intent(msgspec.Struct, frozen=True):
-    """An import that has begun to change something. No other one has its `id`; `sum` is that of its archive's
-    `SnapshotParams.json`, which tells one archive from another."""
+    """An import that has begun to change something."""
 
     source: str
-    sum: str
-    id: str
-
-
-def sum_of(archive: Archive) -> str:
-    return hashlib.sha256(archive.params.to_bytes()).hexdigest()
+    copy: str
+    """Of its archive, which no other import has."""
+    held: bool
+    """Whether nobody works since it began: one of the set-up takes no lease of a stream."""
+    objects: bool
+    """Whether it replaces the hub's own objects."""
 
 
 class Import:
     """One archive on its way into this installation."""
 
-    def __init__(
-        self, hub: Hub, archive: Archive, progress: Any, kept: Kept | None = None, intent: bytes | None = None
-    ) -> None:
+    def __init__(self, hub: Hub, archive: Archive, progress: Any, kept: Kept | None = None, copy: str = "") -> None:
         self.hub = hub
         self.home = hub.home
         self.folders = Folders(hub.home.snapshots)
@@ -59,7 +54,9 @@ class Import:
         self.progress = progress
         self.kept = kept
         self.begun_at = hub.home.clock.now()
-        self.intent = intent or msgspec.json.encode(Intent(archive.name, sum_of(archive), uuid.uuid4().hex))
+        self.intent = msgspec.json.encode(
+            Intent(archive.name, copy, self.params.type != "SETUP", self.params.with_data)
+        )
         self.waits: list[str] | None = None
         self.set_up = read_set_up(archive)
         self.adds = self.params.type == "INCREMENTAL" and self.params.base_process_id is not None
@@ -125,9 +122,12 @@ class Import:
                     yield f"{where}: launches {', '.join(launches)} wait here and go: ask for them again"
 
     def before_it_is_too_late(self) -> None:
-        """Keeps the leases, and looks once at what is about to go: from the intent on no launch is accepted."""
+        """Keeps the leases, and looks once at what is about to go: from the intent on no launch is accepted, and nobody
+        is given the lease of a stream, so that whoever has them at this moment has them to the end."""
         self.keep()
         if self.waits is None:
+            if self.kept is not None:
+                self.kept.renew()
             self.waits = [] if self.adds else list(self.what_waits())
 
     def leases(self) -> list[str]:
@@ -140,11 +140,11 @@ class Import:
 
     def replace(self) -> None:
         """Steps 3 to 5."""
+        # A set-up that cannot be put in place is to stop it while nothing has changed.
+        overlay_of(self.hub, self.set_up)
         if self.params.type == "SETUP":
             self.home.history.replace(self.intent, None)
         else:
-            # A set-up that cannot be put in place is to stop it while nothing has changed.
-            overlay_of(self.hub, self.set_up)
             self.home.history.replace(
                 self.intent, self.entries, objects=self.params.with_data, watch=self.before_it_is_too_late
             )
@@ -207,7 +207,7 @@ class Import:
             if name in self.set_up.paused and not schedule.paused(name):
                 schedule.pause(name)
         self.home.history.finish(self.intent)
-        self.folders.blobs.delete(STAGED)
+        self.folders.drop_copies()
 
 
 def _at(thing: Run | Batch | Failure | Awaited | Launch) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from infra.snapshots.folders import STAGED, Folders, archive_name
+from infra.snapshots.folders import COPIES, Folders, archive_name
 from infra.snapshots.kept import Kept
 from infra.snapshots.zipping import PIECE, open_blob
 from shared.errors import ConfigError
@@ -19,8 +20,9 @@ LONGEST: Final = 800
 LONGEST_PART: Final = 200
 
 
-def stage(folders: Folders, source: str | Path, progress: Any, kept: Kept) -> None:
-    """Copies an archive to where nobody changes it."""
+def stage(folders: Folders, source: str | Path, progress: Any, kept: Kept) -> str:
+    """Copies an archive to where nobody changes it, and gives the name of the copy."""
+    copy = f"{COPIES}{uuid.uuid4().hex}.zip"
 
     def pieces() -> Iterator[bytes]:
         with source_of(folders, source) as file:
@@ -31,7 +33,8 @@ def stage(folders: Folders, source: str | Path, progress: Any, kept: Kept) -> No
                 progress("copy", size, None)
                 yield piece
 
-    folders.blobs.write_pieces(STAGED, pieces())
+    folders.blobs.write_pieces(copy, pieces())
+    return copy
 
 
 @contextmanager

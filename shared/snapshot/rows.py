@@ -12,12 +12,12 @@ import io
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from typing import BinaryIO, Final, NamedTuple
 
 import msgspec
 
-from shared.books import Batch, Failure, Run
+from shared.books import Batch, Failure, Run, Window
 from shared.confirm import Awaited
 from shared.errors import NUMBERS, ConfigError
 from shared.launches import AWAITS, EPOCH, Launch
@@ -33,8 +33,6 @@ LONGEST: Final = 32_000_000
 PIECE: Final = 65_536
 LARGE: Final = 900_000
 """Bytes of a document. Firestore takes 1 MiB."""
-YEARS: Final = range(2, 9999)
-"""Of instants in any time zone."""
 MOST: Final = 1 << 62
 """Of a number: SQLite and Firestore keep 64 bits."""
 _PART: Final = r"[^/.\x00-\x1f\x7f][^/\x00-\x1f\x7f]*"
@@ -112,12 +110,15 @@ def thing_of(row: Row, location: str, category: str) -> Thing:
         thing = decoder.decode(row.document)
     except (msgspec.DecodeError, UnicodeError) as error:
         raise ConfigError(f"the document of a row `{row.row}` is not what it should be: {error}") from error
-    for value in _values(thing):
-        if isinstance(value, datetime) and value.tzinfo is None:
-            raise ConfigError(f"a row `{row.row}` has an instant without a time zone")
-        if isinstance(value, datetime) and value.year not in YEARS:
-            raise ConfigError(f"a row `{row.row}` has an instant that nobody can keep")
-        if isinstance(value, int) and not -MOST <= value <= MOST:
+    for value in msgspec.structs.astuple(thing):
+        if isinstance(value, datetime):
+            _check_instant(row, value)
+            if not _is_kept(value):
+                raise ConfigError(f"a row `{row.row}` has an instant that nobody can keep")
+        elif isinstance(value, Window):
+            _check_instant(row, value.since)
+            _check_instant(row, value.until)
+        elif isinstance(value, int) and not -MOST <= value <= MOST:
             raise ConfigError(f"a row `{row.row}` has a number that nobody can keep")
     if isinstance(thing, Cell):
         if thing.key != row.id:
@@ -141,10 +142,17 @@ def _is_too_large(thing: Thing, document: str) -> bool:
     return len(_encode(msgspec.structs.replace(thing, data={}) if isinstance(thing, Failure) else thing)) > LARGE
 
 
-def _values(thing: Thing) -> Iterator[object]:
-    yield from msgspec.structs.astuple(thing)
-    if isinstance(thing, Run) and thing.window is not None:
-        yield from (thing.window.since, thing.window.until)
+def _check_instant(row: Row, instant: datetime) -> None:
+    if instant.tzinfo is None:
+        raise ConfigError(f"a row `{row.row}` has an instant without a time zone")
+
+
+def _is_kept(instant: datetime) -> bool:
+    """Whether a process may be named by it, and a month end behind it."""
+    try:
+        return instant.astimezone(UTC).year < MAXYEAR
+    except OverflowError:
+        return False
 
 
 def _fault(thing: Run | Batch | Failure | Awaited | Launch) -> str:

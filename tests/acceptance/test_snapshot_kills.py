@@ -139,4 +139,4 @@ def test_an_import_that_was_killed_left_the_old_or_the_new_and_is_finished(
         assert snapshots.export(one, "own", "INCREMENTAL")["povs"]["exported"] == 0
         folder = one.state_folder / "snapshots"
         assert [path.name for path in folder.rglob(".*")] == []
-        assert not (folder / "data" / "snapshots" / "import.zip").exists()
+        assert not list((folder / "data" / "snapshots").glob("imports/*"))

@@ -14,8 +14,9 @@ import shared.group
 from infra import snapshots
 from infra.clock import SystemClock
 from infra.erasing import find_traces, forget
+from infra.snapshots import replacing
 from infra.wiring import Hub
-from shared.errors import ConfigError, StoreUnavailable
+from shared.errors import ConfigError, Fenced, StoreUnavailable
 from shared.ports import Home, lease_name
 from tests.contract import make
 from tests.emulators import Emulators
@@ -288,7 +289,8 @@ def test_an_import_that_cannot_be_finished_gives_way_to_another_whole_one(
     interrupted(hub, source.archive("full"), monkeypatch, "Import.entries")
     left = hub.home.history.unfinished()
     assert left is not None and not left.replaced
-    (cloud.folder / "blobs" / "snapshots" / "data" / "snapshots" / "import.zip").unlink()
+    (copy,) = (cloud.folder / "blobs" / "snapshots" / "data" / "snapshots" / "imports").glob("*.zip")
+    copy.unlink()
     after = cloud.hub()
     for attempt in (
         lambda: snapshots.export(after, "own"),
@@ -301,6 +303,43 @@ def test_an_import_that_cannot_be_finished_gives_way_to_another_whole_one(
     assert "this one takes its place" in first
     assert books(after) == of(source, "full", tmp_path)
     after.home.leases.release(after.home.leases.take(LEASE))
+
+
+def test_objects_that_an_interrupted_import_deletes_come_back_before_one_without_any_comes_in(
+    source: Installation, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.export("bare")
+    hub = cloud.hub()
+    hub.home.objects.put("people", {"own": {"email": "o@example.org"}}, source.clock.now())
+    interrupted(hub, source.archive("full"), monkeypatch, "Import.entries")
+    after = cloud.hub()
+    assert after.home.objects.page("people", "", 9) == []
+    first, *_ = snapshots.restore(after, source.archive("bare"))["notes"]
+    assert "was brought to its end first" in first
+    assert [each.id for each in after.home.objects.page("people", "", 9)] == ["1"]
+    assert after.home.history.unfinished() is None
+
+
+def test_nothing_is_replaced_where_a_stream_was_taken_over_before_the_intent_was_noted(
+    source: Installation, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = cloud.hub()
+    snapshots.restore(hub, source.archive("full"))
+    before = books(hub)
+    other = cloud.hub().home
+    overlay_of, taken = replacing.overlay_of, []
+
+    def stalling(*given: Any) -> bytes:
+        # So long that the leases expire.
+        taken.extend([other.leases.take(LEASE)] if not taken else [])
+        return overlay_of(*given)
+
+    monkeypatch.setattr(replacing, "overlay_of", stalling)
+    with pytest.raises(Fenced):
+        snapshots.restore(hub, source.archive("full"))
+    assert other.history.unfinished() is None
+    other.leases.renew(taken[0])
+    assert books(hub) == before
 
 
 def test_an_export_that_was_cut_off_is_made_anew_or_counts(source: Installation, cloud: Cloud, tmp_path: Path) -> None:

@@ -308,10 +308,10 @@ def test_what_waits_behind_another_launch_is_cancelled_while_that_is_read(world:
     second = process.send("id,name\nlate,x\n")
     waiting = begin(process.stream, process.home)
     first = next(waiting)
+    lease = process.home.leases.take(lease_name("shop", "things"))
     with pytest.raises(ConfigError):
         # Its run begins at this moment.
-        cancel(process.home, process.home.launches.get("shop", "things", first.id) or first, "ana")
-    lease = process.home.leases.take(lease_name("shop", "things"))
+        cancel(process.home, first, "ana")
     assert cancel(process.home, second, "ana").state == "cancelled"
     process.home.leases.release(lease)
     assert list(waiting) == []
@@ -320,6 +320,15 @@ def test_what_waits_behind_another_launch_is_cancelled_while_that_is_read(world:
     assert process.home.runs.get(second.run) is None
     with pytest.raises(ConfigError):
         cancel(process.home, second, "ana")
+
+
+def test_a_launch_that_was_taken_and_cannot_be_begun_can_be_cancelled(world: World) -> None:
+    process = Launcher(world)
+    launch = process.send(rows())
+    next(begin(process.stream, process.home))
+    assert cancel(process.home, launch, "ana").state == "cancelled"
+    process.work()
+    assert process.runs == [] and names_at(world) == {}
 
 
 def test_a_launch_that_was_taken_and_not_begun_is_begun_by_the_next_one(world: World) -> None:

@@ -176,7 +176,7 @@ def crash_imports(tmp_path: Path, type: Any, next_call: str) -> None:
         if found == new and type != "SETUP":
             assert made.export("last", "INCREMENTAL")["povs"]["exported"] == 0, where
         assert made.hub().home.history.unfinished() is None, where
-        assert not (made.snapshots / "data" / "snapshots" / "import.zip").exists(), where
+        assert not list((made.snapshots / "data" / "snapshots").glob("imports/*")), where
 
 
 def counts_before_it_is_there(folders: Folders, done: Intended, watch: Callable[[int], None]) -> None:
@@ -305,4 +305,4 @@ def test_a_mistake_in_the_configuration_after_the_books_were_replaced_leaves_the
     made.export("after", "SETUP")
     assert made.hub().home.schedule.paused("shop")
     assert (made.snapshots / "data" / "snapshots" / "overlay.yaml").exists()
-    assert not (made.snapshots / "data" / "snapshots" / "import.zip").exists()
+    assert not list((made.snapshots / "data" / "snapshots").glob("imports/*"))

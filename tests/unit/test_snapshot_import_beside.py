@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from infra import snapshots
 from infra.snapshots.replacing import Import
-from shared.books import StreamState
+from shared.books import StreamState, Window
 from shared.errors import ConfigError, Leased, StoreUnavailable
 from shared.fetch import note_result
 from shared.launches import Launch
@@ -100,7 +101,7 @@ def test_looking_ahead_stands_in_nobodys_way_where_an_import_was_interrupted(
         with pytest.raises(ZeroDivisionError):
             here.restore(source.archive("some"))
     first, *_ = snapshots.examine(here.hub(), source.archive("some"))["notes"]
-    assert first == f"the import of {source.archive('some')} was interrupted: it is brought to its end first"
+    assert first.endswith("some.zip was interrupted: it is brought to its end, or this one takes its place")
     assert here.hub().home.history.unfinished() is not None
     here.restore(source.archive("some"))
     assert books_of(here.hub().home) == books_of(source.hub().home)
@@ -265,12 +266,13 @@ def test_an_import_that_cannot_be_finished_gives_way_to_another_whole_one(
     assert here.hub().home.history.unfinished() is None
 
 
-def test_the_copy_of_another_archive_finishes_no_import(
+def test_an_import_that_was_to_take_the_place_of_another_and_stopped_leaves_that_to_be_finished(
     source: Installation, here: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An archive that was to take the place of an interrupted import lies there, and its books are not in place."""
     work(source, 1, 2)
+    source.hub().home.schedule.pause("shop")
     source.export("first")
+    expected = books_of(source.hub().home)
     work(source, 3)
     source.export("second")
     with monkeypatch.context() as patched:
@@ -280,10 +282,95 @@ def test_the_copy_of_another_archive_finishes_no_import(
         patched.setattr(Import, "replace", lambda one: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             here.restore(source.archive("second"))
-    before = books_of(here.hub().home)
-    here.export("own", "SETUP")
+    note, *_ = here.export("own", "SETUP")["notes"]
+    assert note.endswith("first.zip was interrupted, and was brought to its end first")
     assert here.hub().home.history.unfinished() is None
-    assert books_of(here.hub().home) == before
-    assert not (here.snapshots / "data" / "snapshots" / "data" / "output").exists()
-    here.restore(source.archive("second"))
+    assert books_of(here.hub().home) == expected
+    assert here.hub().home.schedule.paused("shop")
+    assert not list((here.snapshots / "data" / "snapshots").glob("imports/*"))
+
+
+def test_a_set_up_that_was_interrupted_lets_nobody_replace_the_books_of_a_run(
+    source: Installation, here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its import took no lease of a stream: whoever had one has it."""
+    work(source, 1)
+    source.export("full")
+    source.export("setup", "SETUP")
+    home = here.hub().home
+    lease = home.leases.take(lease_name("shop", "things"))
+    with monkeypatch.context() as patched:
+        patched.setattr(Import, "place", lambda one: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            here.restore(source.archive("setup"))
+    with pytest.raises(Leased):
+        here.restore(source.archive("full"))
+    home.leases.renew(lease)
+    home.leases.release(lease)
+    here.restore(source.archive("full"))
+    assert books_of(here.hub().home) == books_of(source.hub().home)
+
+
+def test_a_set_up_that_cannot_be_finished_gives_way_too(
+    source: Installation, here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work(source, 1)
+    source.export("full")
+    source.export("setup", "SETUP")
+    with monkeypatch.context() as patched:
+        patched.setattr(Import, "place", lambda one: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            here.restore(source.archive("setup"))
+    (copy,) = (here.snapshots / "data" / "snapshots" / "imports").glob("*.zip")
+    copy.unlink()
+    with pytest.raises(ConfigError, match="its copy is gone"):
+        here.export("own")
+    here.restore(source.archive("full"))
+    assert books_of(here.hub().home) == books_of(source.hub().home)
+
+
+def test_a_launch_that_was_taken_meanwhile_is_accepted(here: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An import of a set-up keeps nobody who has the lease from beginning it."""
+    home = here.hub().home
+    home.blobs.write("uploads/shop/things/a", b"x")
+    launch = Launch("shop", "things", 7, here.clock.now(), file="uploads/shop/things/a", size=1)
+    add = type(home.launches).add
+
+    def taking(launches: Any, launch: Launch) -> bool:
+        added = add(launches, launch)
+        launches.note(msgspec.structs.replace(launch, state="taken"))
+        home.history.replace(b"x", None)
+        return added
+
+    monkeypatch.setattr(type(home.launches), "add", taking)
+    assert ask(home, launch) == launch
+    assert home.launches.recent("shop", "things", 9)[0].state == "taken"
+    home.history.finish(b"x")
+
+
+def test_a_launch_that_went_with_the_books_is_not_accepted(here: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = here.hub().home
+    add = type(home.launches).add
+
+    def gone(launches: Any, launch: Launch) -> bool:
+        added = add(launches, launch)
+        home.history.replace(b"x", lambda: iter(()))
+        home.history.finish(b"x")
+        return added
+
+    monkeypatch.setattr(type(home.launches), "add", gone)
+    with pytest.raises(StoreUnavailable):
+        ask(home, Launch("shop", "things", 7, here.clock.now()))
+
+
+def test_a_window_from_the_beginning_of_time_is_carried(source: Installation, here: Installation) -> None:
+    source.streams["things"]["since"] = "0001-01-01T00:00:00+00:00"
+    work(source, 1)
+    home, lease = source.hub().home, lease_name("shop", "things")
+    taken = home.leases.take(lease)
+    (run,) = home.runs.recent(None, None, 9)
+    home.runs.commit(taken, msgspec.structs.replace(run, window=Window(datetime.min.replace(tzinfo=UTC), START)))
+    home.leases.release(taken)
+    source.export("full")
+    here.restore(source.archive("full"))
     assert books_of(here.hub().home) == books_of(source.hub().home)
