@@ -31,6 +31,7 @@ from shared.ports import Notice
 SWEEP_SECONDS: Final = 30.0
 EMULATORS: Final = ("PUBSUB_EMULATOR_HOST", "FIRESTORE_EMULATOR_HOST")
 TICK_SECONDS: Final = 0.5
+AWAKE_SECONDS: Final = 1.0
 
 
 class Server:
@@ -213,7 +214,8 @@ def serve(hub: Hub, host: str, port: int, note: Callable[[str], None]) -> None:
         thread.start()
     note(f"listening on {base}")
     while not hub.clock.stopping:
-        hub.clock.sleep(3600)
+        # A signal that comes between the last look at signals and the wait itself is only seen when that ends.
+        hub.clock.sleep(AWAKE_SECONDS)
     server.shutdown()
     functions.wait()
     snapshots.wait()
