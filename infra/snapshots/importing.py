@@ -53,16 +53,17 @@ def carry_out(hub: Hub, source: str | Path, progress: Any) -> dict[str, Any]:
     with held(home, IMPORT, EXPORT) as kept:
         left = home.history.unfinished()
         gives_way = left is not None and takes_its_place(hub, left, source, progress, kept)
-        # From then on nobody was given the lease of a stream.
+        # From its intent on nobody was given the lease of a stream. One of the set-up had none of them before.
         is_held = left is not None and gives_way and _intent(left).held
-        notes = [f"{_interrupted(left)}, and this one takes its place"] if left is not None and is_held else []
-        if not is_held:
-            try:
-                notes += finish_what_was_left(hub, progress, kept).notes
-            except ConfigError:
-                if left is None or not gives_way:
-                    raise
-                home.history.finish(left.intent)
+        try:
+            notes = [] if is_held else list(finish_what_was_left(hub, progress, kept).notes)
+        except ConfigError:
+            if left is None or not gives_way:
+                raise
+            home.history.finish(left.intent)
+            notes = []
+        if left is not None and gives_way and not notes:
+            notes = [f"{_interrupted(left)}, and this one takes its place"]
         copy = stage(folders, source, progress, kept)
         try:
             with opened(open_blob(folders.blobs, copy), str(source)) as archive:
