@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +11,10 @@ import yaml
 from infra import snapshots
 from shared.errors import ConfigError
 from shared.launches import Launch
-from tests.unit.fakes import START, Order, Shelf, Target, World, spare_the_disk
+from tests.unit.fakes import START, Order, Shelf, Target, World
 from tests.unit.installations import Installation, books_of, params_of, unpacked
 
 MONTH = 31 * 86_400
-
-
-@pytest.fixture
-def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
-    spare_the_disk(monkeypatch)
-    installation = Installation(tmp_path / "source")
-    yield installation
-    installation.close()
-
-
-@pytest.fixture
-def here(source: Installation, tmp_path: Path) -> Iterator[Installation]:
-    installation = Installation(tmp_path / "here", source.clock)
-    yield installation
-    installation.close()
 
 
 def work(made: Installation, *numbers: int, name: str = "name", **ends: Any) -> World:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 
 from infra import snapshots
 from infra.snapshots.replacing import Import
+from infra.snapshots.sources import drop_files_of_nobody
 from shared.books import StreamState, Window
 from shared.errors import ConfigError, Leased, StoreUnavailable
 from shared.fetch import note_result
@@ -21,23 +22,8 @@ from shared.launching import NOT_ACCEPTED, ask
 from shared.ports import lease_name
 from shared.snapshot.history import EXPORT, IMPORT
 from shared.sweep import conclude_runs
-from tests.unit.fakes import START, World, make_stream, spare_the_disk
+from tests.unit.fakes import START, World, make_stream
 from tests.unit.installations import Installation, books_of
-
-
-@pytest.fixture
-def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
-    spare_the_disk(monkeypatch)
-    installation = Installation(tmp_path / "source")
-    yield installation
-    installation.close()
-
-
-@pytest.fixture
-def here(source: Installation, tmp_path: Path) -> Iterator[Installation]:
-    installation = Installation(tmp_path / "here", source.clock)
-    yield installation
-    installation.close()
 
 
 def work(made: Installation, *numbers: int) -> World:
@@ -216,6 +202,18 @@ def test_a_launch_that_came_in_between_keeps_its_file_or_is_not_accepted(
         ask(home, msgspec.structs.replace(kept, file="uploads/shop/things/gone"))
     (late, first) = home.launches.recent("shop", "things", 9)
     assert (late.state, late.cancelled_by, first.state) == ("cancelled", NOT_ACCEPTED, "waiting")
+
+
+def test_the_leases_are_kept_while_files_of_nobody_are_deleted(source: Installation) -> None:
+    home = source.hub().home
+    names = ["archive/shop/things/gone/0", "uploads/shop/things/a", "exports/shop/things/7/x.0.0"]
+    for name in names:
+        home.blobs.write(name, b"x")
+        os.utime(source.home / "blobs" / name, (0, 0))
+    kept: list[list[str]] = []
+    drop_files_of_nobody(home, source.clock.now(), lambda: kept.append([name for name, _ in home.blobs.names("")]))
+    assert [len(left) for left in kept] == [3, 2, 1]
+    assert list(home.blobs.names("")) == []
 
 
 @pytest.mark.parametrize("type", ["ALL", "SETUP"])

@@ -18,7 +18,7 @@ from shared.errors import ConfigError, WaybillError
 from shared.ports import lease_name
 from tests.unit.fakes import spare_the_disk
 from tests.unit.installations import Installation, books_of, unpacked
-from tests.unit.test_snapshot_archive import PARAMS, POV, Files, listed, zipped
+from tests.unit.snapshots.test_archive import PARAMS, POV, Files, listed, zipped
 
 STREAMS = "setup/streams.csv"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +11,10 @@ import pytest
 from infra import snapshots
 from infra.snapshots.exporting import Export
 from shared.errors import ConfigError
-from tests.unit.fakes import Shelf, Target, spare_the_disk
+from tests.unit.fakes import Shelf, Target
 from tests.unit.installations import Installation, books_of, params_of, unpacked
-from tests.unit.test_snapshot_archive import PARAMS, zipped
-from tests.unit.test_snapshot_import import chain, work
-
-
-@pytest.fixture
-def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
-    spare_the_disk(monkeypatch)
-    installation = Installation(tmp_path / "source")
-    yield installation
-    installation.close()
-
-
-@pytest.fixture
-def here(source: Installation, tmp_path: Path) -> Iterator[Installation]:
-    installation = Installation(tmp_path / "here", source.clock)
-    yield installation
-    installation.close()
+from tests.unit.snapshots.test_archive import PARAMS, zipped
+from tests.unit.snapshots.test_import import chain, work
 
 
 def name_a_period(made: Installation) -> None:
