@@ -186,6 +186,9 @@ def cancel(home: Home, launch: Launch, by: str) -> Launch:
 
 
 def _cancel_what_was_taken(home: Home, cancelled: Launch) -> bool:
+    known = home.launches.get(cancelled.integration, cancelled.stream, cancelled.id)
+    if known is None or known.state != "taken":
+        return False
     try:
         lease = home.leases.take(lease_name(cancelled.integration, cancelled.stream))
     except Leased:
